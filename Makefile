@@ -1,0 +1,74 @@
+# `make` says what there is. Everything needed is set up on the way: a fresh clone can start with
+# `make demo` or `make test`. Python packages go to .venv, Jaeger to ~/.cache/k8s-tracing.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+ARGS ?=
+BIN := .venv/bin
+STAMP := .venv/.set-up
+C_FILES := $(wildcard _native/*.c _native/*.h)
+# What needs no service and no root, and is done within a minute.
+UNIT := $(wildcard tests/unit tests/property)
+
+export PYTHON
+
+.PHONY: help setup system-packages demo test unit integration lint format bench clean
+
+help: ## say what the targets do
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## install what is missing: system packages (apt), .venv, this package
+
+system-packages:
+	@tools/system-packages build run
+
+# The editable install compiles _native, so a change there installs again; Python files are used
+# from where they lie.
+$(STAMP): pyproject.toml $(wildcard _native/*) | $(BIN)/python system-packages
+	@echo "setup: installing k8s-tracing and its Python packages into .venv (about a minute at first)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	  --editable '.[otlp,agent,hotrod,dev]'
+	@touch $@
+	@echo "setup: done"
+
+$(BIN)/python: | system-packages
+	@echo "setup: making .venv with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv .venv
+
+# `set -m` gives the demo the terminal's Ctrl-C for itself: it ends in order, and make reports the
+# demo's own exit status and not an interrupt of its own.
+demo: setup ## run the HotROD demo and print one of its traces; ARGS=--once ends by itself
+	@set -m; $(BIN)/python examples/hotrod/demo.py $(ARGS); exit $$?
+
+# One after the other also under `make -j`: the tests need the whole machine.
+test: setup ## lint, then every test, with real LTTng, Redis and Jaeger
+	@$(MAKE) --no-print-directory lint
+	@PYTHON=$(BIN)/python tools/build-jaeger >/dev/null
+	@$(BIN)/python -m pytest -ra $(ARGS)
+
+unit: setup ## the tests that need no service, under a minute
+	@$(BIN)/python -m pytest -ra $(UNIT) $(ARGS)
+
+integration: setup ## all other tests
+	@PYTHON=$(BIN)/python tools/build-jaeger >/dev/null
+	@$(BIN)/python -m pytest -ra $(addprefix --ignore=,$(UNIT)) $(ARGS)
+
+lint: setup ## ruff, mypy --strict, clang-format
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/clang-format --dry-run -Werror $(C_FILES)
+
+format: setup ## rewrite Python and C the way lint wants them
+	@$(BIN)/ruff check --fix-only .
+	@$(BIN)/ruff format .
+	@$(BIN)/clang-format -i $(C_FILES)
+
+bench: setup ## the cost of one span, against the C limit and against OpenTelemetry's SDK
+	@$(BIN)/python benchmarks/span_cost.py $(ARGS)
+
+clean: ## remove .venv and what was built in the tree; Jaeger's cache stays
+	rm -rf .venv build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

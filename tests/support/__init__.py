@@ -1,0 +1,1 @@
+"""What tests share: the real programs they run against, started on the side and stopped again."""
