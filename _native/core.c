@@ -1,0 +1,264 @@
+// SPDX-License-Identifier: Apache-2.0
+/* Ids, small helpers, and the module itself. */
+#include "core.h"
+
+#include <dlfcn.h>
+#include <pthread.h>
+#include <string.h>
+#include <sys/random.h>
+#include <time.h>
+#include <unistd.h>
+
+struct core core = {
+	.limits =
+		{
+			.value_length = 4096,
+			.attributes = 128,
+			.events = 128,
+			.links = 128,
+			.event_attributes = 128,
+			.link_attributes = 128,
+		},
+};
+
+/* ---- ids
+ * -----------------------------------------------------------------------------------------------------
+ */
+
+/* xoshiro256** 1.0 (Blackman, Vigna 2018), seeded by the kernel; one per process, which the GIL
+ * guards. */
+static uint64_t state[4];
+
+static uint64_t rotate_left(uint64_t x, int k)
+{
+	return (x << k) | (x >> (64 - k));
+}
+
+static void seed_ids(void)
+{
+	/* getrandom() of so few bytes neither blocks after boot nor is interrupted; the clock
+	 * serves where it is forbidden */
+	if (getrandom(state, sizeof(state), 0) != sizeof(state)) {
+		struct timespec now;
+
+		clock_gettime(CLOCK_REALTIME, &now);
+		state[0] = (uint64_t)now.tv_nsec ^ ((uint64_t)getpid() << 32);
+		state[1] = (uint64_t)now.tv_sec;
+		state[2] ^= (uint64_t)(uintptr_t)&now;
+		state[3] |= 1;
+	}
+}
+
+uint64_t random_id(void)
+{
+	uint64_t result, shifted;
+
+	do {
+		result = rotate_left(state[1] * 5, 7) * 9;
+		shifted = state[1] << 17;
+		state[2] ^= state[0];
+		state[3] ^= state[1];
+		state[1] ^= state[2];
+		state[0] ^= state[3];
+		state[2] ^= shifted;
+		state[3] = rotate_left(state[3], 45);
+	} while (!result);
+	return result;
+}
+
+static void in_forked_child(void)
+{
+	seed_ids();
+	core.generation++;
+}
+
+int64_t now_ns(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_REALTIME, &now);
+	return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+/* ---- helpers
+ * -------------------------------------------------------------------------------------------------
+ */
+
+const char *utf8(PyObject *text, Py_ssize_t *size, PyObject **keep)
+{
+	Py_ssize_t ignored;
+	const char *bytes = PyUnicode_AsUTF8AndSize(text, size ? size : &ignored);
+
+	if (bytes || !PyErr_ExceptionMatches(PyExc_UnicodeEncodeError))
+		return bytes;
+	PyErr_Clear();
+	*keep = PyUnicode_AsEncodedString(text, "utf-8", "replace");
+	if (!*keep)
+		return NULL;
+	if (size)
+		*size = PyBytes_GET_SIZE(*keep);
+	return PyBytes_AS_STRING(*keep);
+}
+
+static int find_name(PyObject *const *names, PyObject *name)
+{
+	for (int i = 0; names[i]; i++)
+		if (names[i] == name) /* interned, as keywords in source code are */
+			return i;
+	for (int i = 0; names[i]; i++)
+		if (!PyUnicode_Compare(names[i], name))
+			return i;
+	return -1;
+}
+
+int bind_arguments(const char *function, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames,
+		   PyObject *const *names, int positional, PyObject **values)
+{
+	if (nargs > positional) {
+		PyErr_Format(PyExc_TypeError, "%s() takes at most %d positional arguments, not %zd",
+			     function, positional, nargs);
+		return -1;
+	}
+	for (Py_ssize_t i = 0; i < nargs; i++)
+		values[i] = args[i];
+	for (Py_ssize_t i = 0; kwnames && i < PyTuple_GET_SIZE(kwnames); i++) {
+		PyObject *name = PyTuple_GET_ITEM(kwnames, i);
+		int index = find_name(names, name);
+
+		if (index < 0 || values[index]) {
+			PyErr_Format(PyExc_TypeError, "%s() got %s argument '%U'", function,
+				     index < 0 ? "an unknown" : "two values for", name);
+			return -1;
+		}
+		values[index] = args[nargs + i];
+	}
+	return 0;
+}
+
+/* ---- module functions
+ * ------------------------------------------------------------------------------------------ */
+
+static PyObject *core_setup(PyObject *module, PyObject *args, PyObject *kwargs)
+{
+	static char *keywords[] = {"context_variable",	"context_type", "span_key", "kinds",
+				   "make_span_context", "on_invalid",	NULL};
+	PyObject *variable, *type, *key, *kinds, *make, *invalid;
+
+	if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!OUO!OO:setup", keywords,
+					 &PyContextVar_Type, &variable, &type, &key, &PyTuple_Type,
+					 &kinds, &make, &invalid))
+		return NULL;
+	if (PyTuple_GET_SIZE(kinds) != 5) {
+		PyErr_SetString(PyExc_ValueError,
+				"kinds are the five of OpenTelemetry's SpanKind, in their order");
+		return NULL;
+	}
+	Py_XSETREF(core.context_variable, Py_NewRef(variable));
+	Py_XSETREF(core.context_type, Py_NewRef(type));
+	Py_XSETREF(core.span_key, Py_NewRef(key));
+	for (int i = 0; i < 5; i++)
+		Py_XSETREF(core.kinds[i], Py_NewRef(PyTuple_GET_ITEM(kinds, i)));
+	Py_XSETREF(core.make_span_context, Py_NewRef(make));
+	Py_XSETREF(core.on_invalid, Py_NewRef(invalid));
+	Py_RETURN_NONE;
+}
+
+static PyObject *core_connect(PyObject *module, PyObject *path)
+{
+	const struct k8s_tracing_provider *provider;
+	PyObject *bytes;
+	void *library;
+
+	if (!PyUnicode_FSConverter(path, &bytes))
+		return NULL;
+	library = dlopen(PyBytes_AS_STRING(bytes), RTLD_NOW | RTLD_LOCAL);
+	Py_DECREF(bytes);
+	provider = library ? dlsym(library, "k8s_tracing_provider") : NULL;
+	if (!provider) {
+		PyErr_Format(PyExc_OSError, "%s", dlerror());
+		return NULL;
+	}
+	if (provider->abi != K8S_TRACING_PROVIDER_ABI) {
+		PyErr_Format(PyExc_OSError,
+			     "%U speaks version %u of the provider's interface, this package %d: "
+			     "both must come from one build",
+			     path, provider->abi, K8S_TRACING_PROVIDER_ABI);
+		return NULL;
+	}
+	core.provider = provider; /* for good: LTTng cannot be unloaded */
+	Py_RETURN_NONE;
+}
+
+static PyObject *core_set_default(PyObject *module, PyObject *tracer)
+{
+	Py_XSETREF(core.default_tracer, Py_NewRef(tracer));
+	Py_RETURN_NONE;
+}
+
+static PyObject *core_set_limits(PyObject *module, PyObject *args, PyObject *kwargs)
+{
+	static char *keywords[] = {"value_length",     "attributes",	  "events", "links",
+				   "event_attributes", "link_attributes", NULL};
+	struct limits limits;
+
+	if (!PyArg_ParseTupleAndKeywords(args, kwargs, "nHHHHH:set_limits", keywords,
+					 &limits.value_length, &limits.attributes, &limits.events,
+					 &limits.links, &limits.event_attributes,
+					 &limits.link_attributes))
+		return NULL;
+	core.limits = limits;
+	Py_RETURN_NONE;
+}
+
+static PyObject *core_random_id(PyObject *module, PyObject *ignored)
+{
+	return PyLong_FromUnsignedLongLong(random_id());
+}
+
+static PyObject *core_encode_resource(PyObject *module, PyObject *mapping)
+{
+	struct attributes attributes = {0};
+	PyObject *bytes = NULL;
+
+	if (!attributes_update(&attributes, OTLP_RESOURCE_ATTRIBUTES, UINT16_MAX, mapping))
+		bytes = PyBytes_FromStringAndSize((const char *)attributes.bytes, attributes.size);
+	attributes_clear(&attributes);
+	return bytes;
+}
+
+static PyMethodDef core_methods[] = {
+	{"span", (PyCFunction)(void (*)(void))core_span, METH_FASTCALL | METH_KEYWORDS, NULL},
+	{"current_context", current_context, METH_NOARGS, NULL},
+	{"current_span", current_span, METH_NOARGS, NULL},
+	{"setup", (PyCFunction)(void (*)(void))core_setup, METH_VARARGS | METH_KEYWORDS, NULL},
+	{"connect", core_connect, METH_O, NULL},
+	{"set_default", core_set_default, METH_O, NULL},
+	{"set_limits", (PyCFunction)(void (*)(void))core_set_limits, METH_VARARGS | METH_KEYWORDS,
+	 NULL},
+	{"random_id", core_random_id, METH_NOARGS, NULL},
+	{"encode_resource", core_encode_resource, METH_O, NULL},
+	{NULL},
+};
+
+static struct PyModuleDef core_module = {
+	PyModuleDef_HEAD_INIT,
+	.m_name = "k8s_tracing._core",
+	.m_doc = "The span path in C. Use k8s_tracing, not this.",
+	.m_size = -1, /* process-wide state: no second interpreter */
+	.m_methods = core_methods,
+};
+
+PyMODINIT_FUNC PyInit__core(void)
+{
+	PyObject *module = PyModule_Create(&core_module);
+
+	if (!module)
+		return NULL;
+	seed_ids();
+	pthread_atfork(NULL, NULL, in_forked_child);
+	if (span_type_init(module) || tracer_type_init(module)) {
+		Py_DECREF(module);
+		return NULL;
+	}
+	return module;
+}
