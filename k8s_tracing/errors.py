@@ -6,9 +6,21 @@ class K8sTracingError(Exception):
     """Base of every error that this package raises; its text says what to do next."""
 
 
+class BackendUnavailable(K8sTracingError):
+    """The backend that was asked for cannot work here; the text says why and what to do."""
+
+
 class RelayError(K8sTracingError):
     """A trace cannot be read, or the relay's native library is missing."""
 
 
 class AgentError(K8sTracingError):
     """The node agent cannot start or go on."""
+
+
+class SessionError(AgentError):
+    """LTTng's session daemon or a recording session cannot be set up, or does not answer."""
+
+
+class ExportError(AgentError):
+    """Spans cannot be sent as asked: a wrong endpoint, protocol or file."""

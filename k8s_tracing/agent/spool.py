@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The queue of what is still to be exported: finished chunks on disk.
+
+    SPOOL/lock                            one agent at a time
+    SPOOL/<start of a session>/archives/  its finished chunks
+    SPOOL/bad/                            chunks that cannot be read, kept for a person to look at
+
+A folder a session, so that chunks of two sessions never have the same name, and so that what an agent and a daemon that
+were killed left behind can be told from what is still being written.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+from k8s_tracing.errors import AgentError
+
+log = logging.getLogger(__name__)
+
+ARCHIVES = "archives"
+_BAD = "bad"
+_LOCK = "lock"
+_DELETED = ".deleted-"
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """One finished chunk: an LTTng trace that nobody writes to any more."""
+
+    path: Path
+
+    def __str__(self) -> str:
+        return f"{self.path.parent.parent.name}/{self.path.name}"
+
+    def files(self) -> Iterator[Path]:
+        """Every file in it; none when no application was registered."""
+        return (path for path in self.path.rglob("*") if path.is_file())
+
+    @property
+    def is_empty(self) -> bool:
+        """Was no application registered while it was recorded?"""
+        return next(self.files(), None) is None
+
+    @property
+    def size_bytes(self) -> int:
+        """What it takes on disk."""
+        return sum(path.stat().st_size for path in self.files())
+
+
+@dataclass(frozen=True)
+class Backlog:
+    """What waits in the spool."""
+
+    chunks: int
+    size_bytes: int
+
+
+class Spool:
+    """The chunks below one folder.
+
+    Args:
+        root: The folder; made when missing.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.absolute()
+        self._lock: int | None = None
+        self._made = False
+
+    def __enter__(self) -> Spool:
+        try:
+            self._made = not self.root.exists()
+            self.root.mkdir(parents=True, exist_ok=True)
+            self._lock = _take(self.root / _LOCK)
+        except BlockingIOError:
+            raise AgentError(
+                f"another agent uses the spool {self.root}: stop it, or choose another folder with --spool"
+            ) from None
+        except OSError as error:
+            raise AgentError(
+                f"cannot use the spool {self.root}: {error.strerror}. Choose another with --spool"
+            ) from error
+        for left in self.root.glob(f"{_DELETED}*"):
+            shutil.rmtree(left, ignore_errors=True)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        empty = [path for session in self._sessions() for path in (session / ARCHIVES, session)]
+        if self._made:
+            empty.append(self.root)
+        (self.root / _LOCK).unlink(missing_ok=True)
+        for folder in empty:
+            with contextlib.suppress(OSError):  # it holds chunks
+                folder.rmdir()
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def holds(self, output: Path) -> bool:
+        """Is this the folder of a session of ours?"""
+        return output.parent == self.root
+
+    def new_session(self) -> Path:
+        """Make the folder of a session that starts now."""
+        now_ns = time.time_ns()
+        seconds = time.strftime("%Y%m%dT%H%M%S", time.gmtime(now_ns // 10**9))
+        folder = self.root / f"{seconds}.{now_ns % 10**9:09d}Z"
+        folder.mkdir()
+        return folder
+
+    def recover(self, live: Path) -> int:
+        """Turn what daemons that were killed did not archive into chunks.
+
+        Args:
+            live: The output folder of the session that records; every other one is history.
+
+        Returns:
+            How many chunks earlier runs left.
+        """
+        for session in self._sessions():
+            if session == live:
+                continue
+            # A session that was never rotated writes in `ust/`; later chunks are folders of their own from the start.
+            for left in sorted(session.iterdir()):
+                if left.name == ARCHIVES:
+                    continue
+                chunk = session / ARCHIVES / f"{left.name.lstrip('.')}-unfinished"
+                chunk.mkdir(parents=True, exist_ok=True)
+                left.rename(chunk / left.name)
+        return sum(1 for chunk in self.chunks() if chunk.path.parent.parent != live)
+
+    def chunks(self) -> list[Chunk]:
+        """Every finished chunk, the oldest first."""
+        found: list[Chunk] = []
+        for session in self._sessions():
+            with contextlib.suppress(FileNotFoundError):  # nothing was archived yet
+                names = sorted((path.name for path in (session / ARCHIVES).iterdir()), key=_number)
+                found += [Chunk(session / ARCHIVES / name) for name in names]
+        return found
+
+    def backlog(self) -> Backlog:
+        """Count what waits."""
+        chunks = self.chunks()
+        return Backlog(len(chunks), sum(chunk.size_bytes for chunk in chunks))
+
+    def delete(self, chunk: Chunk) -> None:
+        """Remove a chunk whose spans have all been dealt with.
+
+        Renamed first: half a chunk, left by a kill in between, must not be taken for one.
+        """
+        doomed = self.root / f"{_DELETED}{chunk.path.parent.parent.name}-{chunk.path.name}"
+        chunk.path.rename(doomed)
+        shutil.rmtree(doomed, ignore_errors=True)
+
+    def set_aside(self, chunk: Chunk) -> Path:
+        """Move a chunk that cannot be read out of the way; returns where it is now."""
+        bad = self.root / _BAD
+        bad.mkdir(exist_ok=True)
+        place = bad / f"{chunk.path.parent.parent.name}-{chunk.path.name}"
+        chunk.path.rename(place)
+        return place
+
+    def _sessions(self) -> list[Path]:
+        """The sessions' folders, the oldest first: their names are times."""
+        return sorted(
+            path
+            for path in self.root.iterdir()
+            if path.name[:1].isdigit() and path.name.endswith("Z") and path.is_dir()
+        )
+
+
+def _number(name: str) -> tuple[bool, int, str]:
+    """Sort key of a chunk's name, BEGIN-END-NUMBER; one that was not finished comes last in its session."""
+    number = name.rpartition("-")[2]
+    return not number.isdigit(), int(number) if number.isdigit() else 0, name
+
+
+def _take(path: Path) -> int:
+    """Lock a file that its last owner removes; returns its descriptor."""
+    while True:
+        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(lock), path.stat()):
+                    return lock
+        except BaseException:
+            os.close(lock)
+            raise
+        os.close(lock)  # it was removed between the two calls: lock the new one
