@@ -129,14 +129,14 @@ def send_dispatches(screen: Screen, frontend: Address) -> list[Dispatch]:
 
 
 def show_trace(screen: Screen, traced: tracing.Tracing, sent: Dispatch) -> None:
-    if traced.spans is None:
+    if traced.spans is None or traced.agent is None:
         return
     from k8s_tracing.report.text import render_trace
 
     screen.title(f"The trace of the slowest one, customer {sent.customer}")
     spans = tracing.wait_for_trace(traced.spans, int(sent.trace_id, 16))
     if not spans:
-        raise ProcessError(f"No span of the trace {sent.trace_id} has arrived.")
+        raise traced.agent.error(f"has received no span of the trace {sent.trace_id}")
     print(render_trace(spans, color=screen.color, width=screen.width), flush=True)
 
 
@@ -148,8 +148,9 @@ def show_next_steps(
     if stay:
         steps.append(("the page", f"http://{frontend}/"))
         steps.append(("a request", f"curl -i 'http://{frontend}/dispatch?customer=123'"))
-        if traced.folder:
-            steps.append(("trace files", f"k8s-tracing read {traced.folder}"))
+        if traced.spans:
+            program = os.path.relpath(Path(sys.executable).with_name("k8s-tracing"))
+            steps.append(("all traces", f"{program} read {traced.spans}"))
     else:
         steps.append(("the page", "make demo (in a terminal it stays until Ctrl-C)"))
     if ui:
@@ -171,10 +172,11 @@ def run(screen: Screen, interrupts: Interrupts, *, stay: bool, flags: list[str])
         with interrupts.held():
             folder = tempfile.TemporaryDirectory(prefix="hotrod-", ignore_cleanup_errors=True)
             directory = Path(stack.enter_context(folder))
+        # As root, the session daemon is another user, who must get to its own folder in there.
+        directory.chmod(0o711)
         endpoint = tracing.otlp_endpoint()
         ui = tracing.jaeger_ui(endpoint)
-        with interrupts.held():
-            traced = tracing.start(stack, directory, endpoint)
+        traced = tracing.start(stack, directory, endpoint)
         screen.step("LTTng", traced.description)
         screen.step("Jaeger", ui or endpoint or "none; the traces stay on this machine")
 

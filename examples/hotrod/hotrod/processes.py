@@ -9,7 +9,6 @@ with processes.Hotrod(directory, environment) as hotrod:
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import http.client
 import os
 import shutil
@@ -24,9 +23,7 @@ from pathlib import Path
 from .config import SERVICES, Address
 
 PACKAGE_PARENT = Path(__file__).resolve().parent.parent
-PR_SET_PDEATHSIG = 1
 ANY_PORT = Address("127.0.0.1", 0)
-_libc = ctypes.CDLL(None, use_errno=True)
 
 # The kernel may offer a port a second time while the process it was meant for is still starting.
 _given: set[Address] = set()
@@ -47,13 +44,11 @@ class Child:
     ) -> None:
         self.name = name
         self.log = directory / f"{name}.log"
-        parent = os.getpid()
-
-        def die_with_parent() -> None:
-            _libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-            if os.getppid() != parent:  # the parent was gone before the line above
-                os._exit(1)
-
+        # setpriv becomes the command. Doing what it does in `preexec_fn` instead would run Python code
+        # between fork and exec, which can deadlock where there are threads.
+        setpriv = shutil.which("setpriv")
+        if setpriv:
+            command = [setpriv, "--pdeathsig=TERM", *command]
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 command,
@@ -64,17 +59,17 @@ class Child:
                 stderr=subprocess.STDOUT,
                 # Ctrl-C in a terminal reaches us alone; we stop the children, in order.
                 start_new_session=True,
-                preexec_fn=die_with_parent,
             )
 
     def check(self) -> None:
         status = self.process.poll()
         if status is not None:
-            raise ProcessError(f"{self.name} has ended with status {status}.\n{self.log_tail()}")
+            raise self.error(f"has ended with status {status}")
 
-    def log_tail(self, lines: int = 20) -> str:
-        text = self.log.read_text(errors="replace").splitlines()[-lines:]
-        return "\n".join(["The end of its log:", *(f"    {line}" for line in text)])
+    def error(self, what: str, log_lines: int = 20) -> ProcessError:
+        lines = self.log.read_text(errors="replace").splitlines()[-log_lines:]
+        tail = [f"    {line}" for line in lines] or ["    (nothing)"]
+        return ProcessError("\n".join([f"{self.name} {what}. The end of its log:", *tail]))
 
     def stop(self, timeout_s: float = 10) -> None:
         """Ask the process to end, and end its whole group when it does not."""
@@ -129,7 +124,7 @@ class Hotrod:
         command = [program, "--bind", address.host, "--port", str(address.port)]
         command += ["--save", "", "--appendonly", "no", "--daemonize", "no"]
         child = self.children["redis"] = Child("redis", command, self._directory, self._env)
-        _wait(lambda: accepts_connections(address), child, timeout_s=10)
+        wait_for(lambda: accepts_connections(address), child, timeout_s=10)
         return f"redis://{address}/0"
 
     def _start_service(self, service: str, redis_url: str) -> None:
@@ -154,10 +149,7 @@ class Hotrod:
                     waiting.remove(service)
                     on_healthy(service)
             if waiting and time.monotonic() > deadline:
-                child = self.children[waiting[0]]
-                raise ProcessError(
-                    f"{child.name} does not answer after {timeout_s:.0f} s.\n{child.log_tail()}"
-                )
+                raise self.children[waiting[0]].error(f"is not ready after {timeout_s:.0f} s")
             time.sleep(0.05)
 
     def check(self) -> None:
@@ -209,12 +201,11 @@ def is_healthy(service: str, address: Address) -> bool:
         connection.close()
 
 
-def _wait(condition: Callable[[], bool], child: Child, timeout_s: float) -> None:
+def wait_for(condition: Callable[[], bool], child: Child, timeout_s: float) -> None:
+    """Return when the condition holds; raise ProcessError when the child ends or time is up."""
     deadline = time.monotonic() + timeout_s
     while not condition():
         child.check()
         if time.monotonic() > deadline:
-            raise ProcessError(
-                f"{child.name} does not answer after {timeout_s:.0f} s.\n{child.log_tail()}"
-            )
+            raise child.error(f"is not ready after {timeout_s:.0f} s")
         time.sleep(0.02)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from .config import Address
-from .processes import Child, accepts_connections
+from .processes import Child, accepts_connections, wait_for
 
 if TYPE_CHECKING:
     from k8s_tracing.record import SpanRecord
@@ -23,14 +24,18 @@ OTLP_HTTP = Address("127.0.0.1", 4318)
 JAEGER_UI_PORT = 16686
 
 
+# Sending what is left and ending the session daemon; the agent itself gives up earlier.
+AGENT_STOP_TIMEOUT_S = 40
+
+
 @dataclass(frozen=True)
 class Tracing:
     """How the services are traced: their environment, and where their spans can be read again."""
 
     env: dict[str, str]
     description: str
-    spans: Path | None  # OTLP JSON, a line for each export
-    folder: Path | None  # the LTTng trace
+    agent: Child | None
+    spans: Path | None  # OTLP JSON lines, which the agent appends to
 
 
 def otlp_endpoint() -> str | None:
@@ -52,24 +57,24 @@ def start(stack: ExitStack, directory: Path, endpoint: str | None) -> Tracing:
     """Start LTTng and the agent, or do without and say so. `stack` ends what is started."""
     if shutil.which("lttng-sessiond") is None:
         env = {"K8S_TRACING_BACKEND": "otel", "OTEL_TRACES_EXPORTER": "none"}
-        where = "nowhere: no OTLP endpoint either"
+        where = "nothing, for there is no OTLP endpoint"
         if endpoint:
             env |= {"OTEL_TRACES_EXPORTER": "otlp", "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint}
-            where = endpoint
-        return Tracing(env, f"not installed; OpenTelemetry's SDK exports to {where}", None, None)
+            where = f"to {endpoint}"
+        return Tracing(env, f"not installed; OpenTelemetry's SDK sends {where}", None, None)
 
-    from k8s_tracing.agent.session import PrivateDaemon
-
-    daemon = stack.enter_context(PrivateDaemon(directory / "lttng"))
     spans = directory / "spans.jsonl"
-    command = [sys.executable, "-m", "k8s_tracing", "agent", "--private", str(directory / "lttng")]
-    command += ["--file", str(spans)]
+    private = directory / "lttng"
+    command = [sys.executable, "-m", "k8s_tracing", "agent", "--private", str(private)]
+    command += ["--output-file", str(spans)]
     if endpoint:
         command += ["--endpoint", endpoint]
-    agent = Child("agent", command, directory, {**os.environ, **daemon.env})
-    stack.callback(agent.stop)
-    env = {**daemon.env, "K8S_TRACING_BACKEND": "lttng"}
-    return Tracing(env, "a session of its own, read by the agent", spans, directory / "lttng")
+    agent = Child("agent", command, directory, os.environ)
+    stack.callback(agent.stop, AGENT_STOP_TIMEOUT_S)
+    ready = private / "env.json"
+    wait_for(ready.exists, agent, timeout_s=60)
+    env = json.loads(ready.read_text())["environment"] | {"K8S_TRACING_BACKEND": "lttng"}
+    return Tracing(env, "a session of its own, read by the agent", agent, spans)
 
 
 def wait_for_trace(path: Path, trace_id: int, timeout_s: float = 15) -> list[SpanRecord]:
