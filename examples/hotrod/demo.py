@@ -141,7 +141,14 @@ def show_trace(screen: Screen, traced: tracing.Tracing, sent: Dispatch) -> None:
 
 
 def show_next_steps(
-    screen: Screen, frontend: Address, traced: tracing.Tracing, ui: str, sent: Dispatch, stay: bool
+    screen: Screen,
+    frontend: Address,
+    traced: tracing.Tracing,
+    sent: Dispatch,
+    *,
+    endpoint: str | None,
+    ui: str,
+    stay: bool,
 ) -> None:
     screen.title("Try next")
     steps = []
@@ -155,7 +162,7 @@ def show_next_steps(
         steps.append(("the page", "make demo (in a terminal it stays until Ctrl-C)"))
     if ui:
         steps.append(("this trace", f"{ui}/trace/{sent.trace_id}"))
-    else:
+    elif not endpoint:
         steps.append(("a Jaeger", "OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:4318 make demo"))
     steps += [
         ("no lock", "make demo ARGS=--fix-disable-db-conn-mutex"),
@@ -178,7 +185,10 @@ def run(screen: Screen, interrupts: Interrupts, *, stay: bool, flags: list[str])
         ui = tracing.jaeger_ui(endpoint)
         traced = tracing.start(stack, directory, endpoint)
         screen.step("LTTng", traced.description)
-        screen.step("Jaeger", ui or endpoint or "none; the traces stay on this machine")
+        jaeger = f", a Jaeger: {ui}" if ui else ""
+        screen.step(
+            "OTLP", f"to {endpoint}{jaeger}" if endpoint else "to nobody: no Jaeger is here"
+        )
 
         addresses = {name: free_address(usual) for name, usual in SERVICES.items()}
         env = {**traced.env, "HOTROD_TRACE_UI": ui}
@@ -196,7 +206,9 @@ def run(screen: Screen, interrupts: Interrupts, *, stay: bool, flags: list[str])
         hotrod.check()
         slowest = max(sent, key=lambda one: one.latency_ms)
         show_trace(screen, traced, slowest)
-        show_next_steps(screen, addresses["frontend"], traced, ui, slowest, stay)
+        show_next_steps(
+            screen, addresses["frontend"], traced, slowest, endpoint=endpoint, ui=ui, stay=stay
+        )
         if not all(one.ok for one in sent):
             raise ProcessError("A dispatch failed; its line above says why.")
         if stay:
