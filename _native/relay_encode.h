@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* One span: what its events said, and the OTLP Span made of it. */
+#ifndef K8S_TRACING_RELAY_ENCODE_H
+#define K8S_TRACING_RELAY_ENCODE_H
+
+#include <stdbool.h>
+
+#include "emit.h"
+#include "relay_bytes.h"
+
+struct process;
+struct span_list;
+
+struct span {
+	struct span *previous, *next;
+	struct span_list *list;
+	struct process *process; /* NULL: not started */
+	uint64_t trace_id_high;
+	uint64_t trace_id_low;
+	uint64_t span_id;
+	uint64_t parent_span_id;
+	int64_t start_ns;
+	int64_t end_ns;
+	int64_t ended_at_ns; /* when the end was recorded, whatever time it gives */
+	uint64_t chunk;	     /* where the first of its events, then its end, was */
+	struct bytes fields; /* Span fields of any size: name, attributes, events, links, status */
+	uint32_t name_at;    /* the name's field in `fields` */
+	uint32_t name_size;  /* 0: none yet */
+	uint64_t last_event_ns;
+	uint32_t details; /* events and links seen */
+	uint32_t dropped_attributes;
+	uint32_t dropped_events;
+	uint32_t dropped_links;
+	uint16_t scope_id;
+	uint8_t kind;
+	uint8_t flags;
+	bool ended;
+	bool unfinished;
+	bool renamed;
+	bool events_disordered;
+};
+
+/* Take down what an event says. Return 0, or -1 without memory. */
+int encode_start(struct span *span, const struct k8s_tracing_start *start, int64_t now_ns);
+int encode_end(struct span *span, const struct k8s_tracing_end *end, int64_t now_ns);
+int encode_event(struct span *span, const struct k8s_tracing_event *event, int64_t now_ns);
+int encode_link(struct span *span, const struct k8s_tracing_link *link);
+
+/* Write the Span fields of it all. Return 0, or -1 without memory. */
+int encode_span(struct bytes *to, struct span *span);
+
+#endif

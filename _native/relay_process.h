@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Who records: the processes and their instrumentation scopes, as `process` and `scope` events
+ * announce them.
+ *
+ * Instance ids and scope ids come from strangers, so there is a limit. Past it, a new process is
+ * taken for the process 0, whom nobody announces, and a new scope for the scope 0, which is empty.
+ */
+#ifndef K8S_TRACING_RELAY_PROCESS_H
+#define K8S_TRACING_RELAY_PROCESS_H
+
+#include <stdbool.h>
+
+#include "relay_bytes.h"
+#include "relay_table.h"
+
+struct scope {
+	struct bytes fields; /* InstrumentationScope fields */
+	bool known;
+	bool given_up; /* its spans no longer wait for it */
+
+	/* The output's: finished spans that are in no request yet. */
+	struct bytes spans; /* ScopeSpans.spans fields */
+	size_t taken;	    /* of them: already in a request */
+	uint64_t count;	    /* of them: not yet in a request */
+};
+
+struct process {
+	uint64_t instance_id;
+	struct bytes resource; /* Resource fields */
+	struct scope *scopes;  /* by scope id */
+	size_t scope_count;
+	bool known;
+	bool given_up;
+	int64_t last_seen_ns;
+	uint64_t open_spans;
+
+	/* The output's. */
+	bool pending;
+	struct process *next_pending;
+	int64_t waiting_since_ns;
+};
+
+struct processes {
+	struct table table;
+	uint64_t bytes; /* that the identities take */
+	uint64_t bytes_max;
+};
+
+/* Functions that return an int return 0, or -1 without memory. */
+int processes_init(struct processes *processes, uint64_t bytes_max);
+void processes_free(struct processes *processes);
+
+/* The process with that id, announced or not; NULL without memory. */
+struct process *process_get(struct processes *processes, uint64_t instance_id, int64_t now_ns);
+
+/* The scope with that id, announced or not; NULL without memory. It moves when another one is
+ * added. */
+struct scope *process_scope(struct processes *processes, struct process *process, uint16_t id);
+
+/* What the events say. The resource is Resource fields that were checked. */
+int process_announce(struct processes *processes, struct process *process, const uint8_t *resource,
+		     size_t size);
+int process_announce_scope(struct processes *processes, struct process *process, uint16_t id,
+			   const char *name, const char *version);
+
+/* Forget processes that have nothing open and nothing pending, if there are many. */
+void processes_forget_idle(struct processes *processes, int64_t now_ns);
+
+#endif

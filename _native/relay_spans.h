@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The pairing of the events of a span, by its id, whatever order they come in.
+ *
+ * Within one trace folder events come in the order of time. Between folders, and from one chunk to
+ * the next, they need not: a rotation visits the buffers of the CPUs one after another, so what
+ * happened about then may be found in either chunk. Hence what comes without a start waits for two
+ * more chunks, and spans that ended about the time of a rotation wait for one more chunk before
+ * they go out, for the sake of their span events and links.
+ */
+#ifndef K8S_TRACING_RELAY_SPANS_H
+#define K8S_TRACING_RELAY_SPANS_H
+
+#include "emit.h"
+#include "relay_encode.h"
+#include "relay_output.h"
+
+struct span_list {
+	struct span *first;
+	struct span *last;
+	uint64_t count;
+};
+
+struct spans {
+	struct table by_id;
+	struct span_list open;	   /* started, not ended; oldest first, like all of these */
+	struct span_list orphans;  /* not started yet */
+	struct span_list finished; /* in this folder */
+	struct span_list held;	   /* until the next chunk was read */
+	struct span *unused;
+	struct span_block *blocks;
+	uint64_t memory_bytes; /* of the spans in the lists */
+	uint64_t chunk;
+	int64_t last_ns; /* the latest time seen in this folder */
+	struct bytes scratch;
+	struct output *output;
+	const struct relay_options *options;
+	struct relay_stats *stats;
+};
+
+/* Functions that return an int return 0, or -1 without memory. */
+int spans_init(struct spans *spans, struct output *output, const struct relay_options *options,
+	       struct relay_stats *stats);
+void spans_free(struct spans *spans);
+
+/* The events. Bytes named attributes must have been checked; `now_ns` is the event's own time. */
+int spans_start(struct spans *spans, const struct k8s_tracing_start *start, uint64_t instance_id,
+		int64_t now_ns);
+int spans_end(struct spans *spans, const struct k8s_tracing_end *end, int64_t now_ns);
+int spans_event(struct spans *spans, const struct k8s_tracing_event *event, int64_t now_ns);
+int spans_link(struct spans *spans, const struct k8s_tracing_link *link, int64_t now_ns);
+
+/* Nothing in this folder will be older than that. */
+void spans_see(struct spans *spans, int64_t now_ns);
+
+/* A trace folder, or all folders of a chunk, were read to their end. */
+int spans_end_folder(struct spans *spans);
+int spans_end_chunk(struct spans *spans);
+
+/* Hand out what is open as unfinished, and all that is finished; drop what never started. */
+int spans_finish(struct spans *spans);
+
+#endif

@@ -1,0 +1,211 @@
+# SPDX-License-Identifier: Apache-2.0
+"""LTTng trace chunks in, OTLP requests out: the binding of the C relay.
+
+The relay pairs the events of a span over chunks, CPUs, threads and processes. It reads in C, without the GIL, and hands
+out one request at a time, so that memory does not grow with the size of a chunk.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import cffi
+
+import k8s_tracing
+from k8s_tracing.errors import RelayError
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+_LIBRARY = "libk8s_tracing_relay.so"
+_CDEF = "relay.cdef.txt"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One OTLP `ExportTraceServiceRequest`, encoded."""
+
+    body: bytes
+    spans: int
+
+
+@dataclass(frozen=True, slots=True)
+class RelayStats:
+    """What the relay has counted since it was made; the last four say what is now.
+
+    The fields are those of `struct relay_stats`, where each is explained.
+    """
+
+    events: int
+    spans: int
+    unfinished: int
+    evicted: int
+    unknown_resources: int
+    unknown_scopes: int
+    ends_without_start: int
+    details_without_span: int
+    duplicates: int
+    invalid_fields: int
+    invalid_bytes: int
+    invalid_events: int
+    discarded_events: int
+    lost_packets: int
+    open_spans: int
+    waiting_spans: int
+    orphans: int
+    held_chunks: int
+
+
+class Relay:
+    """Assembles the spans of the chunks that it is given, in the order in which they were recorded.
+
+    Use it from one thread at a time, and close it (it is a context manager).
+
+    Args:
+        request_bytes: A request is at most this long, but holds at least one span.
+        memory_bytes: Limit for spans that are open or incomplete; past it the oldest go out as they are, counted.
+        wait_s: How long, in the trace's time, a span waits for the description of its process.
+
+    Raises:
+        RelayError: The native library is missing or cannot be loaded.
+    """
+
+    def __init__(
+        self, *, request_bytes: int = 1 << 20, memory_bytes: int = 256 << 20, wait_s: float = 15.0
+    ) -> None:
+        self._ffi, self._lib = _load()
+        options = self._ffi.new(
+            "struct relay_options *",
+            {
+                "request_bytes": request_bytes,
+                "memory_bytes": memory_bytes,
+                "wait_ns": int(wait_s * 1e9),
+            },
+        )
+        self._relay = self._lib.relay_new(options)
+        if not self._relay:
+            raise MemoryError
+
+    def read(self, path: str | Path) -> Iterator[Request]:
+        """Read a chunk (a folder with LTTng traces at any depth) and yield the requests that its spans fill.
+
+        What is still open afterwards, or ended about when the chunk did, stays for the next chunk. A trace that cannot
+        be read does not stop the others of the chunk.
+
+        Raises:
+            RelayError: After the last request: there is no trace, or some of it cannot be read.
+        """
+        errors = []
+        folders = trace_folders(Path(path))
+        for folder in folders:
+            try:
+                self._check(self._lib.relay_open(self._relay, str(folder).encode()))
+                yield from self._requests()
+            except RelayError as error:
+                errors.append(str(error))
+        self._check(self._lib.relay_end_chunk(self._relay))
+        yield from self._requests()
+        if not folders:
+            errors.append(f"no LTTng trace in {path}")
+        if errors:
+            raise RelayError("; ".join(errors))
+
+    def finish(self) -> Iterator[Request]:
+        """Yield all that is left: no more chunks will come, and spans without an end are unfinished."""
+        self._check(self._lib.relay_finish(self._relay))
+        yield from self._requests()
+
+    @property
+    def stats(self) -> RelayStats:
+        """The counters as they are now."""
+        stats = self._ffi.new("struct relay_stats *")
+        self._lib.relay_get_stats(self._relay, stats)
+        return RelayStats(*(getattr(stats, name) for name in RelayStats.__slots__))
+
+    @property
+    def held_chunks(self) -> int:
+        """How many of the chunks that were read last hold spans that ended but were not handed out.
+
+        They must not be deleted yet, if no span is to be lost when this process is killed.
+        """
+        return self.stats.held_chunks
+
+    @property
+    def holds_spans(self) -> bool:
+        """Does any chunk have to be kept?"""
+        return self.held_chunks > 0
+
+    def close(self) -> None:
+        """Free everything; what was not handed out is lost."""
+        self._lib.relay_free(self._relay)
+        self._relay = self._ffi.NULL
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _requests(self) -> Iterator[Request]:
+        request = self._ffi.new("struct relay_request *")
+        while self._check(self._lib.relay_next(self._relay, request)):
+            yield Request(bytes(self._ffi.buffer(request.bytes, request.size)), request.spans)
+
+    def _check(self, status: int) -> int:
+        if status < 0:
+            text = self._ffi.string(self._lib.relay_error(self._relay))
+            raise RelayError(text.decode(errors="replace"))
+        return status
+
+
+def trace_folders(path: Path) -> list[Path]:
+    """The LTTng trace folders at or below a folder, in a stable order: those that have a file `metadata`."""
+    return sorted(metadata.parent for metadata in path.rglob("metadata") if metadata.is_file())
+
+
+def is_valid_fields(message: str, fields: bytes) -> bool:
+    """Would the relay copy these bytes into a span unread?
+
+    Args:
+        message: What they are fields of: `RESOURCE`, `SPAN`, `SPAN_EVENT` or `SPAN_LINK`.
+        fields: Bytes that may be anything.
+    """
+    ffi, lib = _load()
+    kind = getattr(lib, f"RELAY_{message}")
+    return bool(lib.relay_valid_fields(kind, ffi.from_buffer(fields), len(fields)))
+
+
+@functools.cache
+def _load() -> tuple[cffi.FFI, Any]:
+    ffi = cffi.FFI()
+    ffi.cdef(_installed(_CDEF).read_text())
+    library = _installed(_LIBRARY)
+    try:
+        return ffi, ffi.dlopen(str(library))
+    except OSError as error:
+        raise RelayError(
+            f"the relay cannot be loaded ({error}); it needs libbabeltrace2 "
+            "(on Debian and Ubuntu: apt-get install libbabeltrace2-0)"
+        ) from error
+
+
+def _installed(name: str) -> Path:
+    """Find what the build put beside the package: in an editable install that is not beside its source."""
+    for folder in k8s_tracing.__path__:
+        path = Path(folder) / name
+        if path.is_file():
+            return path
+    raise RelayError(
+        f"{name} is not installed: this build has no relay. Install babeltrace2's development files "
+        "(on Debian and Ubuntu: apt-get install libbabeltrace2-dev) and reinstall k8s-tracing"
+    )
