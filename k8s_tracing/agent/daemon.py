@@ -16,16 +16,22 @@ import grp
 import logging
 import os
 import shutil
-import signal
-import socket
 import stat
 import subprocess
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
+from k8s_tracing.agent.daemon_process import (
+    START_TIMEOUT_S,
+    STOP_TIMEOUT_S,
+    await_ready,
+    group_alive,
+    read_pid,
+    spawn,
+    stop_group,
+    wait_until,
+)
 from k8s_tracing.agent.lttng import Control, program
 from k8s_tracing.errors import SessionError
 
@@ -34,14 +40,8 @@ log = logging.getLogger(__name__)
 # Between systemd's dynamic users (up to 65519) and nobody (65534): given to no one by Debian's and systemd's tables.
 DAEMON_UID = 65521
 
-START_TIMEOUT_S = 30.0
-STOP_TIMEOUT_S = 20.0
-
-_POLL_S = 0.02
 _SOCKET_PATH_MAX = 107  # bytes; sun_path of unix(7) less its NUL
 _LONGEST_SOCKET = "/.lttng/ustconsumerd64/command"
-_LOG_LINES_IN_ERRORS = 8
-_OUR_NAMES = ("lttng-sessiond", "setpriv", "unshare")  # the others become it in a moment
 
 
 class PrivateDaemon:
@@ -139,8 +139,8 @@ class PrivateDaemon:
             )
         words = [*_outside_tracing_group(), setpriv, "--pdeathsig=TERM", *as_user]
         words += [program("lttng-sessiond"), "--no-kernel"]
-        self._process = _spawn(words, self.control.command_env(), self._log_path)
-        _await_ready(
+        self._process = spawn(words, self.control.command_env(), self._log_path)
+        await_ready(
             short / ".lttng", self._process, self._log_path, self._start_timeout_s, str(self)
         )
 
@@ -172,7 +172,7 @@ class PrivateDaemon:
         if pid is None or not group_alive(pid):
             return
         log.info("waiting for the daemon of an earlier run in %s, process %d, to end", home, pid)
-        if not _wait_until(lambda: not group_alive(pid), STOP_TIMEOUT_S):
+        if not wait_until(lambda: not group_alive(pid), STOP_TIMEOUT_S):
             raise SessionError(
                 f"another session daemon, process {pid}, runs in {home}. Use another folder, or end it: kill {pid}"
             )
@@ -225,11 +225,11 @@ class HostDaemon:
             self._pid = running if running is not None and running == ours else None
             return self
         words = [program("lttng-sessiond"), "--no-kernel"]
-        self._process = _spawn(words, self.control.command_env(), self._log_path)
+        self._process = spawn(words, self.control.command_env(), self._log_path)
         self._pid = self._process.pid
         self._marker.write_text(f"{self._pid}\n")
         try:
-            _await_ready(
+            await_ready(
                 _run_folder(), self._process, self._log_path, self._start_timeout_s, str(self)
             )
         except BaseException:
@@ -261,49 +261,16 @@ class HostDaemon:
         self._pid = self._process = None
 
 
-def read_pid(path: Path) -> int | None:
-    """The process id in a file; None when there is no such file or it says something else."""
-    try:
-        return int(path.read_text())
-    except (OSError, ValueError):
-        return None
+def _run_folder() -> Path:
+    """Where the daemon that this user's applications find by themselves has its sockets."""
+    if os.geteuid() == 0:
+        return Path("/var/run/lttng")
+    return Path(os.environ.get("LTTNG_HOME") or os.environ.get("HOME") or "/") / ".lttng"
 
 
-def group_alive(pid: int) -> bool:
-    """Does a session daemon with this id, or a consumer daemon that it left behind, still run?
-
-    A daemon that we started leads a process group of its own, which its consumer daemons are in.
-    """
-    try:
-        return Path(f"/proc/{pid}/comm").read_text().strip() in _OUR_NAMES
-    except OSError:
-        pass  # the leader is gone; the group may live
-    try:
-        os.killpg(pid, 0)
-    except PermissionError:
-        return True
-    except ProcessLookupError:
-        return False
-    return True
-
-
-def stop_group(pid: int, process: subprocess.Popen[bytes] | None) -> None:
-    """End a daemon that we started, and whatever it started; hard when it does not listen."""
-
-    def ended() -> bool:
-        if process is not None:
-            process.poll()  # a child that ended stays in the group until somebody asks
-        return not group_alive(pid)
-
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGTERM)
-    if _wait_until(ended, STOP_TIMEOUT_S):
-        return
-    log.warning("the session daemon, process %d, did not end on SIGTERM and is killed", pid)
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(pid, signal.SIGKILL)
-    if not _wait_until(ended, STOP_TIMEOUT_S):
-        log.error("the session daemon, process %d, cannot be killed: look at `ps -g %d`", pid, pid)
+def _enterable(folder: Path, uid: int) -> bool:
+    info = folder.stat()
+    return bool(info.st_mode & (stat.S_IXUSR if info.st_uid == uid else stat.S_IXOTH))
 
 
 def _outside_tracing_group() -> list[str]:
@@ -322,76 +289,3 @@ def _outside_tracing_group() -> list[str]:
     if tracing not in os.getgroups() or unshare is None:
         return []
     return [unshare, "--user", "--map-current-user", "--"]
-
-
-def _spawn(words: list[str], env: dict[str, str], log_path: Path) -> subprocess.Popen[bytes]:
-    with log_path.open("wb") as output:
-        return subprocess.Popen(
-            words,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            cwd="/",
-            env=env,
-            # Out of reach of the terminal's Ctrl-C, and a process group that can be ended as a whole.
-            start_new_session=True,
-        )
-
-
-def _await_ready(
-    folder: Path, process: subprocess.Popen[bytes], log_path: Path, timeout_s: float, what: str
-) -> None:
-    """Wait until the daemon listens to commands and to applications; about 20 ms on an idle machine."""
-
-    def ready() -> bool:
-        if process.poll() is not None:
-            raise SessionError(
-                f"the {what} ended at once with status {process.returncode}: {_tail(log_path)}"
-            )
-        clients = folder / "client-lttng-sessiond"
-        # The number in the name is the generation of the protocol: 8 up to LTTng 2.14, 11 from 2.15.
-        return _listens(clients) and any(map(_listens, folder.glob("lttng-ust-sock-*")))
-
-    if not _wait_until(ready, timeout_s):
-        raise SessionError(
-            f"the {what} was not ready after {timeout_s:.0f} s: {_tail(log_path)}. "
-            "Is the machine overloaded, or the disk full?"
-        )
-
-
-def _listens(path: Path) -> bool:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
-        try:
-            client.connect(str(path))
-        except OSError:
-            return False
-    return True
-
-
-def _tail(path: Path) -> str:
-    try:
-        lines = path.read_text(errors="replace").splitlines()[-_LOG_LINES_IN_ERRORS:]
-    except OSError:
-        lines = []
-    return "; ".join(line.strip() for line in lines if line.strip()) or "it logged nothing"
-
-
-def _run_folder() -> Path:
-    """Where the daemon that this user's applications find by themselves has its sockets."""
-    if os.geteuid() == 0:
-        return Path("/var/run/lttng")
-    return Path(os.environ.get("LTTNG_HOME") or os.environ.get("HOME") or "/") / ".lttng"
-
-
-def _enterable(folder: Path, uid: int) -> bool:
-    info = folder.stat()
-    return bool(info.st_mode & (stat.S_IXUSR if info.st_uid == uid else stat.S_IXOTH))
-
-
-def _wait_until(done: Callable[[], bool], timeout_s: float) -> bool:
-    deadline = time.monotonic() + timeout_s
-    while not done():
-        if time.monotonic() >= deadline:
-            return False
-        time.sleep(_POLL_S)
-    return True
