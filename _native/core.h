@@ -4,7 +4,8 @@
  *
  *	attributes.c  OTLP bytes of attributes, written when they are set
  *	context.c     the one variable that holds the current span, and OpenTelemetry's view of it
- *	span.c        the Span type
+ *	span.c        the life of a span
+ *	span_type.c   the Span type, its face to Python
  *	tracer.c      the Tracer type: makes spans
  *	core.c        ids, the module, and what it takes from OpenTelemetry's Python API
  *
@@ -161,6 +162,19 @@ struct span_arguments {
 
 /* A new span: made current and started by `with` if make_current, else started now. */
 PyObject *span_new(Tracer *tracer, const struct span_arguments *arguments, bool make_current);
+int span_start(Span *span, PyObject *context, PyObject *attributes, PyObject *links);
+int span_finish(Span *span);
+/* Of a recording span that has not ended; past the limits they are counted and dropped. */
+int span_event(Span *span, PyObject *name, PyObject *attributes, int64_t time_ns);
+int span_link(Span *span, PyObject *span_context, PyObject *attributes);
+/* How many of `count` were dropped. */
+uint16_t over(uint16_t count, uint16_t limit);
+/* An int of nanoseconds; 0 for NULL and None. */
+int time_argument(PyObject *time, int64_t *ns);
+
+/* ---- span_type.c
+ * ------------------------------------------------------------------------------------------- */
+
 int span_type_init(PyObject *module);
 
 /* ---- context.c
