@@ -23,6 +23,8 @@ from pathlib import Path
 from .config import SERVICES, Address
 
 PACKAGE_PARENT = Path(__file__).resolve().parent.parent
+# We may be gone before setpriv has asked for the signal that tells so; then nobody will send it.
+IF_PARENT_LIVES = 'test "$PPID" = "$0" && exec "$@"'
 ANY_PORT = Address("127.0.0.1", 0)
 
 # The kernel may offer a port a second time while the process it was meant for is still starting.
@@ -44,11 +46,12 @@ class Child:
     ) -> None:
         self.name = name
         self.log = directory / f"{name}.log"
-        # setpriv becomes the command. Doing what it does in `preexec_fn` instead would run Python code
-        # between fork and exec, which can deadlock where there are threads.
+        # Both become the command in the end. Doing what they do in `preexec_fn` instead would run Python
+        # code between fork and exec, which can deadlock where there are threads.
         setpriv = shutil.which("setpriv")
         if setpriv:
-            command = [setpriv, "--pdeathsig=TERM", *command]
+            shell = ["sh", "-c", IF_PARENT_LIVES, str(os.getpid())]
+            command = [setpriv, "--pdeathsig=TERM", *shell, *command]
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 command,
