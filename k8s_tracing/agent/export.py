@@ -194,10 +194,14 @@ class FileExporter:
 
     def send(self, request: bytes, timeout_s: float) -> int:
         """Append one line; a full disk is worth another attempt."""
-        from k8s_tracing.otlp import to_json_line
+        from k8s_tracing.otlp import OtlpError, to_json_line
 
         try:
-            self._file.write(to_json_line(request).rstrip("\n") + "\n")
+            line = to_json_line(request)
+        except OtlpError as error:
+            raise RefusedError(str(error)) from error
+        try:
+            self._file.write(f"{line}\n")
             self._file.flush()
         except OSError as error:
             raise RetryableError(error.strerror or "cannot write") from error

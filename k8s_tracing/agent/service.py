@@ -49,8 +49,8 @@ class Relay(Protocol):
         """Hand out what is still open."""
 
     @property
-    def holds_spans(self) -> bool:
-        """Does it keep ended spans back, until a later chunk tells the rest of them?"""
+    def held_chunks(self) -> int:
+        """Of how many of the chunks that were read last does it keep ended spans back for the next one?"""
 
 
 @dataclass
@@ -91,7 +91,8 @@ class Agent:
         self._poll_s = poll_s
         self._on_progress = on_progress
         self._work: _Work | None = None
-        self._read: list[Chunk] = []  # delivered, but for what the relay keeps back
+        # Delivered, but for what the relay keeps back; None stands for one that was set aside.
+        self._read: list[Chunk | None] = []
 
     def run(self) -> None:
         """Deliver chunks as they appear, until asked to stop."""
@@ -153,18 +154,21 @@ class Agent:
                 raise
             place = self._spool.set_aside(work.chunk)
             self.counts.bad_chunks += 1
-            log.error("a chunk cannot be read and is kept in %s: %s", place, error)
+            self._read.append(None)
+            log.error("a chunk cannot be read in full and is kept in %s: %s", place, error)
             return True
         self._work = None
         if work.chunk is not None:
             self._read.append(work.chunk)
             self.counts.chunks += 1
-            self._delete_read(keep=_MAX_HELD_CHUNKS if self._relay.holds_spans else 0)
+            self._delete_read(keep=min(self._relay.held_chunks, _MAX_HELD_CHUNKS))
         return True
 
     def _delete_read(self, *, keep: int) -> None:
         while len(self._read) > keep:
-            self._spool.delete(self._read.pop(0))
+            chunk = self._read.pop(0)
+            if chunk is not None:
+                self._spool.delete(chunk)
 
 
 class _Work:

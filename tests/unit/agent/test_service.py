@@ -27,7 +27,7 @@ class FakeRelay:
 
     def __init__(self) -> None:
         self.reads: list[str] = []
-        self.holds_spans = False
+        self.held_chunks = 0
 
     def read(self, path: Path) -> Iterator[FakeRequest]:
         name = (path / "metadata").read_text()
@@ -175,11 +175,11 @@ def test_a_drain_has_an_end(make_world: Any) -> None:
 
 def test_a_chunk_stays_while_the_relay_keeps_spans_of_it(make_world: Any) -> None:
     world = make_world()
-    world.relay.holds_spans = True
+    world.relay.held_chunks = 1
     chunk = world.chunk("1")
     world.run_until("delivered", lambda: "1b" in world.receivers[0].got)
     assert chunk.exists()
-    world.relay.holds_spans = False
+    world.relay.held_chunks = 0
     next_chunk = world.chunk("2")
     assert world.agent.drain()
     assert not chunk.exists()
@@ -189,7 +189,7 @@ def test_a_chunk_stays_while_the_relay_keeps_spans_of_it(make_world: Any) -> Non
 
 def test_not_for_ever(make_world: Any) -> None:
     world = make_world()
-    world.relay.holds_spans = True
+    world.relay.held_chunks = 1000
     first = world.chunk("0")
     for number in range(1, 62):
         world.chunk(str(number))

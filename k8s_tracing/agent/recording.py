@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Record one program: a private daemon and one session in a temporary folder, for as long as the program runs."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+from k8s_tracing.agent.daemon import PrivateDaemon
+from k8s_tracing.agent.export import Delivery, Exporter
+from k8s_tracing.agent.relay import Relay, Request, trace_folders
+from k8s_tracing.agent.session import Session
+from k8s_tracing.agent.stopping import Stop
+from k8s_tracing.errors import AgentError
+
+# How long a receiver may be unwilling before the spans are given up: there is no spool to leave them in.
+SEND_TIMEOUT_S = 10.0
+
+_FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+
+
+class Recording:
+    """What is recorded from the moment the block begins.
+
+    Attributes:
+        env: What a program needs in its environment to be recorded.
+    """
+
+    def __init__(self, env: Mapping[str, str], session: Session) -> None:
+        self.env = dict(env)
+        self._session = session
+
+    def finish(self, relay: Relay) -> list[Request]:
+        """Stop recording and return all spans, those without an end included."""
+        self._session.finish()
+        trace = self._session.output
+        if not trace_folders(trace):  # no program that could record was started
+            return []
+        return [*relay.read(trace), *relay.finish()]
+
+
+@contextmanager
+def recording() -> Iterator[Recording]:
+    """Make everything ready to record; no process, session or file of it is left after the block."""
+    folder = Path(tempfile.mkdtemp(prefix="k8s-tracing-"))
+    try:
+        folder.chmod(0o711)  # programs of other users, and root's daemon, pass through
+        with PrivateDaemon(folder / "daemon") as daemon:
+            output = folder / "trace"
+            output.mkdir()
+            daemon.grant(output)
+            session = Session("record", output, daemon.control)
+            session.start()
+            try:
+                yield Recording(daemon.env, session)
+            finally:
+                session.finish()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def run_program(command: Sequence[str], env: Mapping[str, str]) -> int:
+    """Run a program in the foreground until it ends; signals to us go to it.
+
+    Returns:
+        Its exit status as a shell reports it: 128 + n after signal n.
+
+    Raises:
+        AgentError: It cannot be started.
+    """
+    started: list[subprocess.Popen[bytes]] = []
+    early: list[int] = []
+
+    def forward(number: int, frame: FrameType | None) -> None:
+        if not started:
+            early.append(number)
+        elif not (number in (signal.SIGINT, signal.SIGQUIT) and _in_foreground()):
+            started[0].send_signal(number)
+
+    with _handled(_FORWARDED, forward):
+        try:
+            started.append(subprocess.Popen(command, env=dict(env)))
+        except OSError as error:
+            raise AgentError(f"cannot run {command[0]}: {error.strerror}") from error
+        for number in early:
+            started[0].send_signal(number)
+        status = started[0].wait()
+    return 128 - status if status < 0 else status
+
+
+def send(requests: Sequence[Request], exporters: Sequence[Exporter]) -> Iterator[Delivery]:
+    """Send requests to every exporter, with a limit on how long one may be unwilling.
+
+    Yields:
+        What became of the spans, for each exporter.
+    """
+    for exporter in exporters:
+        stop = Stop()
+        stop.request()
+        stop.allow(SEND_TIMEOUT_S)
+        delivery = Delivery(exporter, stop)
+        try:
+            for request in requests:
+                if not delivery.deliver(request.body, request.spans):
+                    break
+                stop.allow(SEND_TIMEOUT_S)
+        finally:
+            stop.close()
+        yield delivery
+
+
+def _in_foreground() -> bool:
+    """Has the terminal sent its Ctrl-C to the program as well? It sends it to its whole foreground group."""
+    try:
+        terminal = os.open("/dev/tty", os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY)
+    except OSError:
+        return False
+    try:
+        return os.tcgetpgrp(terminal) == os.getpgrp()
+    except OSError:
+        return False
+    finally:
+        os.close(terminal)
+
+
+@contextmanager
+def ended_in_order_by_signals() -> Iterator[None]:
+    """Turn SIGTERM and SIGHUP into an exit that unwinds, so that nothing is left behind."""
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    with _handled((signal.SIGTERM, signal.SIGHUP), leave):
+        yield
+
+
+@contextmanager
+def _handled(
+    numbers: Iterable[signal.Signals], handler: Callable[[int, FrameType | None], None]
+) -> Iterator[None]:
+    before = {number: signal.signal(number, handler) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, signal.SIG_DFL if old is None else old)
