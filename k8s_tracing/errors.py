@@ -24,3 +24,7 @@ class SessionError(AgentError):
 
 class ExportError(AgentError):
     """Spans cannot be sent as asked: a wrong endpoint, protocol or file."""
+
+
+class OtlpError(K8sTracingError):
+    """Bytes or a file are not OTLP."""

@@ -8,6 +8,7 @@ out one request at a time, so that memory does not grow with the size of a chunk
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -157,13 +158,13 @@ class Relay:
         self.close()
 
     def _requests(self) -> Iterator[Request]:
-        request = self._ffi.new("struct relay_request *")
+        request: Any = self._ffi.new("struct relay_request *")
         while self._check(self._lib.relay_next(self._relay, request)):
             yield Request(bytes(self._ffi.buffer(request.bytes, request.size)), request.spans)
 
     def _check(self, status: int) -> int:
         if status < 0:
-            text = self._ffi.string(self._lib.relay_error(self._relay))
+            text: Any = self._ffi.string(self._lib.relay_error(self._relay))
             raise RelayError(text.decode(errors="replace"))
         return status
 
@@ -171,6 +172,20 @@ class Relay:
 def trace_folders(path: Path) -> list[Path]:
     """The LTTng trace folders at or below a folder, in a stable order: those that have a file `metadata`."""
     return sorted(metadata.parent for metadata in path.rglob("metadata") if metadata.is_file())
+
+
+def chunk_folders(path: Path) -> list[Path]:
+    """The chunks at or below a folder, oldest first; a trace that was never rotated is one chunk.
+
+    LTTng names a chunk by its times and its number, and puts a folder `ust` into it.
+    """
+    chunks = {_chunk_of(folder, path) for folder in trace_folders(path)}
+    return sorted(chunks, key=lambda chunk: [int(n) for n in re.findall(r"\d+", chunk.name)])
+
+
+def _chunk_of(folder: Path, top: Path) -> Path:
+    parts = folder.relative_to(top).parts
+    return top.joinpath(*parts[: parts.index("ust")]) if "ust" in parts else folder
 
 
 def is_valid_fields(message: str, fields: bytes) -> bool:
