@@ -37,10 +37,11 @@ $(BIN)/python: | system-packages
 	@echo "setup: making .venv with $$($(PYTHON) --version)"
 	@$(PYTHON) -m venv .venv
 
-# `set -m` gives the demo the terminal's Ctrl-C for itself: it ends in order, and make reports the
-# demo's own exit status and not an interrupt of its own.
+# In a terminal, `set -m` gives the demo Ctrl-C for itself: it ends in order, and make reports the
+# demo's own exit status and not an interrupt. Elsewhere `exec` hands it the signals that make gets.
 demo: setup ## run the HotROD demo and print one of its traces; ARGS=--once ends by itself
-	@set -m; $(BIN)/python examples/hotrod/demo.py $(ARGS); exit $$?
+	@demo=($(BIN)/python examples/hotrod/demo.py $(ARGS)); \
+	if [[ -t 0 ]]; then set -m; "$${demo[@]}"; exit $$?; else exec "$${demo[@]}"; fi
 
 # One after the other also under `make -j`: the tests need the whole machine.
 test: setup ## lint, then every test, with real LTTng, Redis and Jaeger
