@@ -166,11 +166,10 @@ static int take_int(PyObject *object, struct value *value)
 
 static int take(PyObject *object, struct value *value, bool nested);
 
-/* Items of one type, or none at all; None may stand among them as OpenTelemetry allows. */
+/* Of values that are no sequences themselves; None may stand among them as OpenTelemetry allows. */
 static int take_array(PyObject *object, struct value *value)
 {
 	PyObject *items = PySequence_Tuple(object);
-	enum value_type type = VALUE_NONE;
 	size_t size = 0;
 
 	if (!items)
@@ -179,17 +178,14 @@ static int take_array(PyObject *object, struct value *value)
 		PyObject *item = PyTuple_GET_ITEM(items, i);
 		struct value v = {0};
 
-		if (item != Py_None) {
-			if (take(item, &v, true)) {
-				Py_DECREF(items);
-				return -1;
-			}
-			Py_XDECREF(v.keep);
-			if (v.type == VALUE_NONE || (type != VALUE_NONE && v.type != type)) {
-				Py_DECREF(items);
-				return 0;
-			}
-			type = v.type;
+		if (take(item, &v, true)) {
+			Py_DECREF(items);
+			return -1;
+		}
+		Py_XDECREF(v.keep);
+		if (v.type == VALUE_NONE && item != Py_None) {
+			Py_DECREF(items);
+			return 0;
 		}
 		size += 1 + varint_size(v.size) + v.size;
 		if (size > MAX_BYTES)
@@ -266,10 +262,8 @@ static uint8_t *put_value(uint8_t *p, const struct value *value)
 		for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(value->keep); i++) {
 			struct value item = {0};
 
-			/* take_array() took the same immutable items: this cannot fail but for
-			 * memory */
-			if (PyTuple_GET_ITEM(value->keep, i) != Py_None &&
-			    take(PyTuple_GET_ITEM(value->keep, i), &item, true))
+			/* take_array() took the same immutable items: only memory can fail */
+			if (take(PyTuple_GET_ITEM(value->keep, i), &item, true))
 				return NULL;
 			*p++ = OTLP_ARRAY_VALUES;
 			p = put_varint(p, item.size);

@@ -1,0 +1,193 @@
+"""The public functions."""
+
+from __future__ import annotations
+
+import atexit
+import dataclasses
+import logging
+import threading
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from contextlib import contextmanager
+from typing import TypeVar, overload
+
+from opentelemetry import context as context_api
+from opentelemetry import propagate, trace
+from opentelemetry.context import Context
+from opentelemetry.util import types
+
+from k8s_tracing import backends
+from k8s_tracing.decorator import decorate, default_name
+from k8s_tracing.errors import K8sTracingError
+from k8s_tracing.provider import TracerProvider, make_provider
+from k8s_tracing.resource import version
+from k8s_tracing.settings import from_environment
+
+try:
+    from k8s_tracing._core import set_default
+    from k8s_tracing._core import span as span
+except ImportError:  # not CPython, or not built: the fallback's own spans
+    from k8s_tracing.pure import set_default  # type: ignore[assignment]
+    from k8s_tracing.pure import span as span  # type: ignore[assignment]
+
+_logger = logging.getLogger("k8s_tracing")
+_F = TypeVar("_F", bound=Callable[..., object])
+
+_lock = threading.Lock()
+_provider: TracerProvider | None = None
+_tracer: trace.Tracer = trace.NoOpTracer()
+set_default(_tracer)
+
+
+def init(
+    service_name: str | None = None,
+    *,
+    backend: str | None = None,
+    resource: Mapping[str, types.AttributeValue] | None = None,
+) -> None:
+    """Start tracing in this process. Call it once, early; a second call changes nothing.
+
+    Args:
+        service_name: `service.name` of this process's spans; OTEL_SERVICE_NAME when None.
+        backend: "lttng", "otel", "memory", "noop", or "auto" for the best that works here;
+            K8S_TRACING_BACKEND, or "auto", when None.
+        resource: more resource attributes; they win over those of OTEL_RESOURCE_ATTRIBUTES.
+
+    Raises:
+        BackendUnavailable: the named backend cannot work here.
+        K8sTracingError: an argument is wrong.
+    """
+    global _provider
+    if service_name is not None and not (isinstance(service_name, str) and service_name):
+        raise K8sTracingError(f"a service's name is a str and not empty, not {service_name!r}")
+    with _lock:
+        if _provider is not None:
+            _logger.info("init() was called again: the first call's settings stay")
+            return
+        settings = from_environment()
+        if backend is not None:
+            settings = dataclasses.replace(settings, backend=backend)
+        provider = make_provider(settings, service_name, resource)
+        trace.set_tracer_provider(provider)
+        _use(provider)
+        atexit.register(shutdown)
+
+
+def _use(provider: TracerProvider | None) -> None:
+    global _provider, _tracer
+    _provider = provider
+    _tracer = (
+        provider.get_tracer("k8s_tracing", version())
+        if provider is not None
+        else trace.NoOpTracer()
+    )
+    set_default(_tracer)
+
+
+def backend_name() -> str:
+    """Return the name of the backend in use; "noop" before `init`."""
+    return _provider.backend.name if _provider is not None else "noop"
+
+
+def backend() -> backends.Backend | None:
+    """Return the backend in use, None before `init`."""
+    return _provider.backend if _provider is not None else None
+
+
+def start_span(
+    name: str,
+    attributes: types.Attributes = None,
+    *,
+    context: Context | None = None,
+    kind: trace.SpanKind = trace.SpanKind.INTERNAL,
+    links: Sequence[trace.Link] | None = None,
+    start_time: int | None = None,
+) -> trace.Span:
+    """Start a span without making it current; end it with `end_span` or its own ``end()``.
+
+    Args:
+        name: what is done, one of few names ("GET /dispatch", not "GET /dispatch?id=7").
+        attributes: str, bool, int, float, bytes, or sequences of one of them, by key.
+        context: where to find the parent; the current context when None.
+        kind: the span's role, OpenTelemetry's SpanKind.
+        links: other spans that led to this one.
+        start_time: ns since the Unix epoch; now when None.
+    """
+    return _tracer.start_span(name, context, kind, attributes, links, start_time)
+
+
+def end_span(span: trace.Span, end_time: int | None = None) -> None:
+    """End a span, at `end_time` (ns since the Unix epoch) or now."""
+    span.end(end_time)
+
+
+@overload
+def traced(function: _F, /) -> _F: ...
+@overload
+def traced(
+    name: str | None = None, /, attributes: types.Attributes = None
+) -> Callable[[_F], _F]: ...
+def traced(
+    function: _F | str | None = None, /, attributes: types.Attributes = None
+) -> _F | Callable[[_F], _F]:
+    """Make a span of each call of a function, method or coroutine function.
+
+    ``@traced`` names the span after the function, ``@traced("name", {"key": "value"})`` as told. An exception that
+    leaves the function is recorded and sets the span's status.
+
+    Raises:
+        TypeError: what is decorated is no function, or a generator function.
+    """
+    if function is not None and not isinstance(function, str):
+        name = default_name(function)
+        return decorate(function, lambda: span(name, attributes))
+
+    def decorator(decorated: _F) -> _F:
+        given = function or default_name(decorated)
+        return decorate(decorated, lambda: span(given, attributes))
+
+    return decorator
+
+
+def current_span() -> trace.Span:
+    """Return the current span, ours or another OpenTelemetry span; an invalid one when there is none."""
+    return trace.get_current_span()
+
+
+def inject(carrier: MutableMapping[str, str], context: Context | None = None) -> None:
+    """Write the current trace context and baggage into headers, in the formats of OTEL_PROPAGATORS."""
+    propagate.inject(carrier, context)
+
+
+def extract(carrier: Mapping[str, str]) -> Context:
+    """Return the context that headers carry, to be given to `start_span` or `extracted`.
+
+    Bad headers give a context without a span: a new trace begins.
+    """
+    return propagate.extract(carrier)
+
+
+@contextmanager
+def extracted(carrier: Mapping[str, str]) -> Iterator[Context]:
+    """Continue the trace that headers carry: its span is the current one within the block."""
+    context = extract(carrier)
+    token = context_api.attach(context)
+    try:
+        yield context
+    finally:
+        context_api.detach(token)
+
+
+def flush(timeout_ms: int = 30_000) -> bool:
+    """Hand on every ended span within that time; False when it did not suffice."""
+    return _provider is None or _provider.force_flush(timeout_ms)
+
+
+def shutdown() -> None:
+    """Flush and stop tracing; spans are no-ops from now on. Called at exit by itself."""
+    with _lock:
+        provider = _provider
+        if provider is None:
+            return
+        atexit.unregister(shutdown)
+        _use(None)
+    provider.shutdown()

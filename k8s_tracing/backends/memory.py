@@ -1,0 +1,72 @@
+"""Keeps finished spans in a list: for tests of an application's own tracing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from opentelemetry.trace import SpanContext, StatusCode
+from opentelemetry.util import types
+
+from k8s_tracing import _core
+from k8s_tracing.backends.native import NativeTracers
+from k8s_tracing.record import Attributes, EventRecord, LinkRecord, SpanRecord
+from k8s_tracing.settings import Limits
+
+
+class MemoryBackend(NativeTracers):
+    """Native spans whose records are `records`, in the order in which they ended."""
+
+    name = "memory"
+
+    def __init__(self, resource: Mapping[str, types.AttributeValue], limits: Limits) -> None:
+        self.records: list[SpanRecord] = []
+        super().__init__(
+            resource, limits, emit=False, on_end=lambda span: self.records.append(_to_record(span))
+        )
+
+    def flush(self, timeout_ms: int) -> bool:
+        """Every span is there as soon as it has ended."""
+        return True
+
+    def shutdown(self) -> None:
+        """Keep the records: a test may still look at them."""
+
+
+def _to_record(span: _core.Span) -> SpanRecord:
+    context = span.get_span_context()
+    parent = span.parent
+    status, status_message = span._raw_status
+    attributes, events, links = span._dropped
+    scope = span._tracer.scope
+    return SpanRecord(
+        trace_id=f"{context.trace_id:032x}",
+        span_id=f"{context.span_id:016x}",
+        parent_span_id=f"{parent.span_id:016x}" if parent else "",
+        name=span.name,
+        kind=span.kind.name,
+        start_time_ns=span.start_time or 0,
+        end_time_ns=span.end_time or 0,
+        attributes=span.attributes,
+        status=StatusCode(status).name,
+        status_message=status_message or "",
+        events=tuple(EventRecord(*event) for event in span._raw_events),
+        links=tuple(_to_link(*link) for link in span._raw_links),
+        resource=span._tracer.resource,
+        scope_name=scope.name,
+        scope_version=scope.version or "",
+        trace_state=context.trace_state.to_header(),
+        flags=context.trace_flags,
+        dropped_attributes=attributes,
+        dropped_events=events,
+        dropped_links=links,
+    )
+
+
+def _to_link(context: SpanContext, attributes: Attributes) -> LinkRecord:
+    return LinkRecord(
+        trace_id=f"{context.trace_id:032x}",
+        span_id=f"{context.span_id:016x}",
+        attributes=attributes,
+        trace_state=context.trace_state.to_header(),
+        flags=context.trace_flags,
+    )
