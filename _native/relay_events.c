@@ -116,7 +116,10 @@ static int64_t get_signed(const struct record *record, unsigned int which)
 
 static const char *get_text(const struct record *record, unsigned int which)
 {
-	return bt_field_string_get_value(field(record, which));
+	const bt_field *text = field(record, which);
+
+	/* babeltrace2 2.0 leaves the text of an earlier event in the field when this one's is empty */
+	return bt_field_string_get_length(text) ? bt_field_string_get_value(text) : "";
 }
 
 static int read_elements(struct bytes *to, const bt_field *array, uint64_t count, bool wide)
