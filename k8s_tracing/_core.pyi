@@ -84,7 +84,8 @@ class Tracer(trace.Tracer):
         record_exception: bool = True,
         set_status_on_exception: bool = True,
     ) -> Span: ...
-    def start_as_current_span(
+    # A Span is a context manager and a decorator, as OpenTelemetry's return type is.
+    def start_as_current_span(  # type: ignore[override]
         self,
         name: str,
         context: Context | None = None,

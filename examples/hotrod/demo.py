@@ -134,7 +134,7 @@ def show_trace(screen: Screen, traced: tracing.Tracing, sent: Dispatch) -> None:
     from k8s_tracing.report.text import render_trace
 
     screen.title(f"The trace of the slowest one, customer {sent.customer}")
-    spans = tracing.wait_for_trace(traced.spans, int(sent.trace_id, 16))
+    spans = tracing.wait_for_trace(traced.spans, sent.trace_id)
     if not spans:
         raise traced.agent.error(f"has received no span of the trace {sent.trace_id}")
     print(render_trace(spans, color=screen.color, width=screen.width), flush=True)

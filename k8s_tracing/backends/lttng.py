@@ -42,7 +42,7 @@ def load() -> Any:
             )
         _make_wait_files()
         try:
-            library = _ffi.dlopen(str(path))
+            library: Any = _ffi.dlopen(str(path))
             _core.connect(path)
         except OSError as error:
             raise BackendUnavailable(

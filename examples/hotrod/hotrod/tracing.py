@@ -77,7 +77,7 @@ def start(stack: ExitStack, directory: Path, endpoint: str | None) -> Tracing:
     return Tracing(env, "a session of its own, read by the agent", agent, spans)
 
 
-def wait_for_trace(path: Path, trace_id: int, timeout_s: float = 15) -> list[SpanRecord]:
+def wait_for_trace(path: Path, trace_id: str, timeout_s: float = 15) -> list[SpanRecord]:
     """The spans of a trace, once all parents are there; what there is when time is up."""
     from k8s_tracing.otlp import read_json_lines
 
@@ -87,7 +87,7 @@ def wait_for_trace(path: Path, trace_id: int, timeout_s: float = 15) -> list[Spa
         before = len(spans)
         if path.exists():
             spans = [span for span in read_json_lines(path) if span.trace_id == trace_id]
-        known = {span.span_id for span in spans} | {0}
+        known = {span.span_id for span in spans} | {""}
         # Whole, and no longer growing: a process's last spans may come a moment after the others'.
         if spans and len(spans) == before and all(span.parent_span_id in known for span in spans):
             break
