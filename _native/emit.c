@@ -45,20 +45,25 @@ static void announce(void)
 	for (const struct scope *s = process.scopes; s; s = s->next)
 		lttng_ust_tracepoint(k8s_tracing, scope, process.instance_id, s->id, s->name,
 				     s->version);
-	process.due_s = coarse_now_s() + ANNOUNCE_EVERY_S;
+	/* LTTng enables a session's events one after the other: until both are, it was for nothing
+	 */
+	if (lttng_ust_tracepoint_enabled(k8s_tracing, process) &&
+	    lttng_ust_tracepoint_enabled(k8s_tracing, scope))
+		process.due_s = coarse_now_s() + ANNOUNCE_EVERY_S;
 }
 
 int k8s_tracing_recording(void)
 {
-	return lttng_ust_tracepoint_enabled(k8s_tracing, start_span);
+	if (lttng_ust_tracepoint_enabled(k8s_tracing, start_span))
+		return 1;
+	process.due_s = 0; /* the next session hears of us with its first span */
+	return 0;
 }
 
 void k8s_tracing_start_span(const struct k8s_tracing_start *start)
 {
-	if (!k8s_tracing_recording()) {
-		process.due_s = 0; /* the next session hears of us with its first span */
+	if (!k8s_tracing_recording())
 		return;
-	}
 	if (coarse_now_s() >= process.due_s)
 		announce();
 	lttng_ust_do_tracepoint(k8s_tracing, start_span, start, process.instance_id);

@@ -12,6 +12,7 @@ imported from a virtual environment; and the tests want a judge that shares no c
 """
 
 import re
+import sys
 from dataclasses import dataclass
 from decimal import Decimal
 
@@ -33,11 +34,30 @@ class Event:
     def __getitem__(self, field: str) -> Value:
         return self.fields[field]
 
-    def sequence_bytes(self, field: str) -> bytes:
-        """Return a sequence of u8 as bytes."""
-        value = self.fields[field]
-        assert isinstance(value, list), f"{field} is not a sequence: {value!r}"
-        return bytes(int(each) for each in value if isinstance(each, int))
+    def otlp_bytes(self, field: str) -> bytes:
+        """Return the OTLP fields that a sequence of 64-bit words holds, without the zeros at its end."""
+        words = self.fields[field]
+        assert isinstance(words, list), f"{field} is not a sequence: {words!r}"
+        text = b"".join(word.to_bytes(8, sys.byteorder) for word in words if isinstance(word, int))
+        # A field may end in a zero itself, but no field begins with one: protobuf says where it ends.
+        return text[: len(text) - _padding(text)]
+
+
+def _padding(text: bytes) -> int:
+    """How many bytes at the end belong to no field, from the lengths of those before."""
+    position = 0
+    while position < len(text) and text[position]:
+        length = shift = 0
+        position += 1
+        while True:
+            byte = text[position]
+            length |= (byte & 0x7F) << shift
+            shift += 7
+            position += 1
+            if byte < 0x80:
+                break
+        position += length
+    return len(text) - position
 
 
 _TOKEN = re.compile(

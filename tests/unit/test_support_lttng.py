@@ -3,6 +3,8 @@
 The sample is what babeltrace2 2.0.4 printed for a real trace, `vm` made `node-1`.
 """
 
+import sys
+
 import pytest
 
 from tests.support import bt2text
@@ -39,12 +41,29 @@ def test_a_string_that_looks_like_the_syntax_is_still_one_string() -> None:
     assert bt2text.parse_line(START)["op_name"] == expected
 
 
-def test_sequences_become_bytes_and_may_be_empty() -> None:
+def test_sequences_become_lists_and_may_be_empty() -> None:
     event = bt2text.parse_line(END)
-    assert event.sequence_bytes("attributes") == b"\x01\x02\xff"
-    assert event.sequence_bytes("none") == b""
+    assert event["attributes"] == [1, 2, 255]
+    assert event.otlp_bytes("none") == b""
     assert event["status_message"] == ""
     assert event.context == {}
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        b"",
+        b"\x4a\x00",
+        b"\x4a\x03\x0a\x01a",
+        b"\x4a\x01\x00\x1a\x05abcde",
+        b"\x4a\x80\x01" + bytes(128),
+    ],
+)
+def test_otlp_bytes_lose_the_zeros_behind_them_and_none_of_their_own(fields: bytes) -> None:
+    padded = fields + bytes(-len(fields) % 8)
+    words = [int.from_bytes(padded[i : i + 8], sys.byteorder) for i in range(0, len(padded), 8)]
+    event = bt2text.Event("x", 0, {"attributes": list(words)}, {}, 0)
+    assert event.otlp_bytes("attributes") == fields
 
 
 def test_events_keep_their_order() -> None:
