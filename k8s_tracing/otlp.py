@@ -88,13 +88,13 @@ def read_json_lines(path: str | Path) -> list[SpanRecord]:
         OSError: The file cannot be read.
     """
     spans: list[SpanRecord] = []
-    with Path(path).open(encoding="utf-8") as lines:
+    with Path(path).open("rb") as lines:
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue
             try:
                 spans += _records(_parse_json(line))
-            except (ValueError, AttributeError, json_format.ParseError) as error:
+            except (ValueError, TypeError, AttributeError, json_format.ParseError) as error:
                 raise OtlpError(f"{path}:{number} is not OTLP JSON: {error}") from error
     return spans
 
@@ -106,7 +106,7 @@ def _decode(body: bytes) -> ExportTraceServiceRequest:
         raise OtlpError(f"not an OTLP request: {error}") from error
 
 
-def _parse_json(line: str) -> ExportTraceServiceRequest:
+def _parse_json(line: bytes) -> ExportTraceServiceRequest:
     content = json.loads(line)
     _convert_ids(content, lambda text: base64.b64encode(binascii.unhexlify(text)).decode())
     return json_format.ParseDict(content, ExportTraceServiceRequest(), ignore_unknown_fields=True)

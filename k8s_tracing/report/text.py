@@ -17,6 +17,7 @@ from k8s_tracing.record import AttributeValue, EventRecord, SpanRecord
 
 _DURATION_WIDTH = 8
 _GAP = "  "
+_MIN_WIDTH = 70  # what the header's first line takes
 _MIN_BAR = 16
 _MAX_BAR = 60
 
@@ -36,7 +37,7 @@ def render_traces(
     Args:
         spans: Spans of any traces, in any order.
         color: Use the terminal's colours (ANSI sequences).
-        width: Columns to fill; fewer than 60 are taken as 60.
+        width: Columns to fill; fewer than 70 are taken as 70.
         events: Draw span events, too.
     """
     traces: dict[str, list[SpanRecord]] = {}
@@ -60,7 +61,7 @@ def render_trace(
     paint = _Paint(color, spans)
     frame = _Frame(spans)
     rows = list(_rows(spans, events))
-    layout = _Layout(max(_cells(row.text) for row in rows if row.is_span), max(width, 60))
+    layout = _Layout(max(_cells(row.text) for row in rows if row.is_span), max(width, _MIN_WIDTH))
     lines = [*_header(spans, frame, paint, layout)]
     lines += [_line(row, frame, paint, layout) for row in rows]
     return "".join(line.rstrip() + "\n" for line in lines)
@@ -68,6 +69,8 @@ def render_trace(
 
 def format_duration(duration_ns: int) -> str:
     """A duration in three digits and the unit that suits it: `712 ms`, `1.23 s`."""
+    if duration_ns < 0:
+        return f"-{format_duration(-duration_ns)}"
     for unit, size_ns in (("s", 10**9), ("ms", 10**6), ("µs", 10**3)):
         # what would be rounded up to 1000 of the smaller unit is already one of this
         if duration_ns >= size_ns * 0.9995:
@@ -276,7 +279,8 @@ def _short(value: AttributeValue) -> str:
 
 def _line(row: _Row, frame: _Frame, paint: _Paint, layout: _Layout) -> str:
     width = layout.tree if row.is_span else layout.width
-    prefix = _fit_end(row.prefix, width // 2)
+    # a deep tree leaves at least half of the room to names
+    prefix = _fit_end(row.prefix, max(width // 2, width - _cells(row.text) + len(row.prefix)))
     room = width - _cells(prefix)
     if not row.is_span:
         return paint(prefix, _DIM) + paint(_fit(row.label, room), _RED if row.is_error else _DIM)
