@@ -27,6 +27,7 @@ from k8s_tracing.agent.daemon_process import (
     STOP_TIMEOUT_S,
     await_ready,
     group_alive,
+    is_locked,
     read_pid,
     spawn,
     stop_group,
@@ -131,14 +132,15 @@ class PrivateDaemon:
             # be lost. Waits no longer than it takes.
             "LTTNG_UST_REGISTER_TIMEOUT": "10000",
         }
-        as_user = [f"--reuid={uid}", f"--regid={uid}", "--clear-groups"] if uid is not None else []
+        sessiond = program("lttng-sessiond")
         setpriv = shutil.which("setpriv")
         if setpriv is None:
             raise SessionError(
                 "setpriv was not found. On Debian and Ubuntu: apt-get install util-linux"
             )
+        as_user = [f"--reuid={uid}", f"--regid={uid}", "--clear-groups"] if uid is not None else []
         words = [*_outside_tracing_group(), setpriv, "--pdeathsig=TERM", *as_user]
-        words += [program("lttng-sessiond"), "--no-kernel"]
+        words += [sessiond, "--no-kernel"]
         self._process = spawn(words, self.control.command_env(), self._log_path)
         await_ready(
             short / ".lttng", self._process, self._log_path, self._start_timeout_s, str(self)
@@ -169,12 +171,20 @@ class PrivateDaemon:
     def _wait_for_predecessor(self, home: Path) -> None:
         """Let a daemon end whose owner was killed: it is still writing out what it holds."""
         pid = read_pid(home / ".lttng" / "lttng-sessiond.pid")
-        if pid is None or not group_alive(pid):
+
+        def gone() -> bool:
+            # It removes the file with its pid long before it is through, and lets go of the lock last.
+            return not is_locked(home / ".lttng" / "lttng-sessiond.lck") and not (
+                pid is not None and group_alive(pid)
+            )
+
+        if gone():
             return
-        log.info("waiting for the daemon of an earlier run in %s, process %d, to end", home, pid)
-        if not wait_until(lambda: not group_alive(pid), STOP_TIMEOUT_S):
+        log.info("waiting for the session daemon of an earlier run in %s to end", home)
+        if not wait_until(gone, STOP_TIMEOUT_S):
+            who = f"process {pid}" if pid is not None else "whose process is not known"
             raise SessionError(
-                f"another session daemon, process {pid}, runs in {home}. Use another folder, or end it: kill {pid}"
+                f"another session daemon, {who}, runs in {home}. Use another folder, or end it with SIGTERM"
             )
 
     def _stop(self) -> None:

@@ -8,6 +8,7 @@ reach it, and the group can be ended and asked after as a whole.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import logging
 import os
 import signal
@@ -50,6 +51,18 @@ def group_alive(pid: int) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+def is_locked(path: Path) -> bool:
+    """Does a session daemon hold this lock file?"""
+    try:
+        with path.open("r+") as file:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # there is none, or it is none
+        return False
+    return False
 
 
 def stop_group(pid: int, process: subprocess.Popen[bytes] | None) -> None:

@@ -18,7 +18,7 @@ from typing import Protocol
 
 from k8s_tracing.agent.endpoint import GRPC, Endpoint
 from k8s_tracing.agent.stopping import Stop
-from k8s_tracing.errors import ExportError
+from k8s_tracing.errors import ExportError, OtlpError
 
 log = logging.getLogger(__name__)
 
@@ -194,7 +194,7 @@ class FileExporter:
 
     def send(self, request: bytes, timeout_s: float) -> int:
         """Append one line; a full disk is worth another attempt."""
-        from k8s_tracing.otlp import OtlpError, to_json_line
+        from k8s_tracing.otlp import to_json_line
 
         try:
             line = to_json_line(request)

@@ -95,7 +95,8 @@ def run_agent(options: Options, environ: Mapping[str, str] = os.environ) -> int:
         agent = Agent(spool, relay, deliveries, stop, on_progress=show)
         agent.run()
         log.info("stopping: the last spans are fetched and sent")
-        session.finish()
+        if session.finish():
+            spool.recover(live=None)
         stop.allow(DRAIN_S)
         done = agent.drain()
         progress.clear()

@@ -116,6 +116,11 @@ class Relay:
         if errors:
             raise RelayError("; ".join(errors))
 
+    def read_nothing(self) -> Iterator[Request]:
+        """Take note of a chunk in which nobody was registered, and yield the requests of spans that waited for it."""
+        self._check(self._lib.relay_end_chunk(self._relay))
+        yield from self._requests()
+
     def finish(self) -> Iterator[Request]:
         """Yield all that is left: no more chunks will come, and spans without an end are unfinished."""
         self._check(self._lib.relay_finish(self._relay))

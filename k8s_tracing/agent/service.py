@@ -45,6 +45,9 @@ class Relay(Protocol):
     def read(self, path: Path) -> Iterable[Request]:
         """Read one chunk."""
 
+    def read_nothing(self) -> Iterable[Request]:
+        """Take note of a chunk without traces: time goes on."""
+
     def finish(self) -> Iterable[Request]:
         """Hand out what is still open."""
 
@@ -124,10 +127,10 @@ class Agent:
                 return False
             if chunk in self._read:
                 continue
-            if chunk.is_empty:
-                self._spool.delete(chunk)
-                continue
-            self._work = _Work(chunk, iter(self._relay.read(chunk.path)))
+            requests = (
+                self._relay.read_nothing() if chunk.is_empty else self._relay.read(chunk.path)
+            )
+            self._work = _Work(chunk, iter(requests))
             if not self._go_on():
                 return False
             self._on_progress(self.counts)
@@ -160,7 +163,7 @@ class Agent:
         self._work = None
         if work.chunk is not None:
             self._read.append(work.chunk)
-            self.counts.chunks += 1
+            self.counts.chunks += not work.chunk.is_empty
             self._delete_read(keep=min(self._relay.held_chunks, _MAX_HELD_CHUNKS))
         return True
 

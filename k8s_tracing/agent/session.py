@@ -128,14 +128,19 @@ class Session:
         if not found.started:
             self._control.run("start", self.name)
 
-    def finish(self, *, timeout_s: float = STOP_TIMEOUT_S) -> None:
-        """Stop recording, put what the buffers hold on disk as the last chunk, and remove the session.
+    def finish(self, *, timeout_s: float = STOP_TIMEOUT_S) -> bool:
+        """Stop recording, put what the buffers hold on disk, and remove the session.
+
+        If the session was ever rotated, the last of it is one more chunk, else it lies in the output folder.
 
         Never raises and never hangs: with LTTng 2.14 and older a producer that was killed in the middle of an event
         stalls its buffer, and a command that waits for the data waits for ever. What is on disk stays there.
+
+        Returns:
+            False if that happened, and the daemon may still write.
         """
         if not self._exists:
-            return
+            return True
         self._exists = False
         try:
             self._control.run("stop", self.name, timeout_s=timeout_s)
@@ -150,6 +155,8 @@ class Session:
                     self._control.run(command, "--no-wait", self.name, timeout_s=timeout_s)
                 except SessionError as again:
                     log.warning("%s", again)
+            return False
+        return True
 
     def _rotate_every(self, rotation_s: float) -> None:
         # A rotation takes the daemon half a second (it looks every 500 ms whether the last one is through), so a

@@ -122,11 +122,13 @@ class Spool:
         folder.mkdir()
         return folder
 
-    def recover(self, live: Path) -> int:
-        """Turn what daemons that were killed did not archive into chunks.
+    def recover(self, live: Path | None) -> int:
+        """Turn what sessions that have ended did not archive into chunks.
+
+        Such is what a daemon that was killed left, and the only trace of a session that was never rotated.
 
         Args:
-            live: The output folder of the session that records; every other one is history.
+            live: The output folder of the session that records, if one does; every other one is history.
 
         Returns:
             How many chunks earlier runs left.

@@ -46,9 +46,9 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         _print_json(spans)
     else:
-        _print_trees(spans, color=_wants_color(args.color), events=args.events)
+        print_trees(spans, color=wants_color(args.color), events=args.events)
     sys.stdout.flush()
-    print(_summary(spans, lost), file=sys.stderr)
+    print(summary(spans, lost), file=sys.stderr)
     return 0
 
 
@@ -115,21 +115,23 @@ def _print_json(spans: Sequence[SpanRecord]) -> None:
         print(to_json_line(to_request(trace)))
 
 
-def _print_trees(spans: Sequence[SpanRecord], *, color: bool, events: bool) -> None:
+def print_trees(spans: Sequence[SpanRecord], *, color: bool, events: bool = False) -> None:
+    """Print the traces of spans, as wide as the terminal is."""
     from k8s_tracing.report.text import render_traces
 
     width = min(shutil.get_terminal_size((120, 0)).columns, MAX_WIDTH)
     sys.stdout.write(render_traces(spans, color=color, width=width, events=events))
 
 
-def _wants_color(choice: str) -> bool:
-    """NO_COLOR is what other tools ask, too (no-color.org)."""
+def wants_color(choice: str) -> bool:
+    """Decide for `--color`. NO_COLOR is what other tools ask, too (no-color.org)."""
     if choice != "auto":
         return choice == "always"
     return sys.stdout.isatty() and "NO_COLOR" not in os.environ
 
 
-def _summary(spans: Sequence[SpanRecord], stats: RelayStats | None) -> str:
+def summary(spans: Sequence[SpanRecord], stats: RelayStats | None) -> str:
+    """Say in one line what there is, and what is missing."""
     traces = len({span.trace_id for span in spans})
     unfinished = sum(span.unfinished for span in spans)
     text = f"spans: {len(spans)}; traces: {traces}; unfinished: {unfinished}"

@@ -16,10 +16,6 @@ import os
 import sys
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from k8s_tracing.agent.relay import Request
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,7 +39,9 @@ def run(args: argparse.Namespace) -> int:
     from k8s_tracing.agent.export import Exporter, FileExporter, open_exporter
     from k8s_tracing.agent.recording import ended_in_order_by_signals, recording, run_program, send
     from k8s_tracing.agent.relay import Relay
+    from k8s_tracing.cli.read import print_trees, summary, wants_color
     from k8s_tracing.errors import AgentError
+    from k8s_tracing.otlp import parse_request
 
     command = args.command[1:] if args.command[:1] == ["--"] else args.command
     if not command:
@@ -83,12 +81,12 @@ def run(args: argparse.Namespace) -> int:
             )
             _say(f"{delivery.exporter.name}: {delivery.total.accepted} spans{ending}")
         if not exporters:
-            _print_trees(requests, args.color)
+            records = [span for request in requests for span in parse_request(request.body)]
+            print_trees(records, color=wants_color(args.color))
+            sys.stdout.flush()
+            if records:
+                _say(summary(records, relay.stats))
         return status or (0 if sent else 1)
-
-
-def _print_trees(requests: list[Request], color: str) -> None:
-    pass
 
 
 def _say(text: str) -> None:

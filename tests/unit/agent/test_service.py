@@ -37,6 +37,9 @@ class FakeRelay:
                 raise RelayError("broken")
             yield FakeRequest(f"{name}{part}".encode(), 10)
 
+    def read_nothing(self) -> Iterator[FakeRequest]:
+        yield FakeRequest(b"late", 1)
+
     def finish(self) -> Iterator[FakeRequest]:
         yield FakeRequest(b"open", 1)
 
@@ -121,12 +124,19 @@ def test_chunks_are_delivered_and_deleted(make_world: Any) -> None:
     assert (counts.spans, counts.chunks, counts.bad_chunks) == (41, 2, 0)
 
 
-def test_an_empty_chunk_goes_without_being_read(make_world: Any) -> None:
+def test_an_empty_chunk_brings_what_waited_for_a_later_one(make_world: Any) -> None:
     world = make_world()
+    world.relay.held_chunks = 1
+    first = world.chunk("1")
+    world.run_until("delivered", lambda: "1b" in world.receivers[0].got)
+    assert first.exists()
+    world.relay.held_chunks = 0
     empty = world.chunk(None)
-    world.run_until("no chunks", lambda: not empty.exists())
-    assert world.relay.reads == []
-    assert world.agent.counts.chunks == 0
+    assert world.agent.drain()
+    assert not empty.exists()
+    assert not first.exists()
+    assert world.receivers[0].got == ["1a", "1b", "late", "open"]
+    assert world.agent.counts.chunks == 1
 
 
 def test_a_bad_chunk_does_not_hold_up_the_next(make_world: Any) -> None:

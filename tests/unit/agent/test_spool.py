@@ -49,6 +49,16 @@ def test_what_killed_daemons_left_becomes_chunks(tmp_path: Path) -> None:
         assert spool.recover(live) == 3
 
 
+def test_a_session_that_was_never_rotated_is_one_chunk(tmp_path: Path) -> None:
+    with Spool(tmp_path) as spool:
+        trace = spool.new_session() / "ust/uid"
+        trace.mkdir(parents=True)
+        (trace / "metadata").write_text("x")
+        assert spool.recover(live=None) == 1
+        (chunk,) = spool.chunks()
+        assert not chunk.is_empty
+
+
 def test_a_chunk_without_files_is_empty(tmp_path: Path) -> None:
     with Spool(tmp_path) as spool:
         session = spool.new_session()
