@@ -140,13 +140,13 @@ int bind_arguments(const char *function, PyObject *const *args, Py_ssize_t nargs
 
 static PyObject *core_setup(PyObject *module, PyObject *args, PyObject *kwargs)
 {
-	static char *keywords[] = {"context_variable",	"context_type", "span_key", "kinds",
-				   "make_span_context", "on_invalid",	NULL};
-	PyObject *variable, *type, *key, *kinds, *make, *invalid;
+	static char *keywords[] = {"context_variable",	"context_type", "span_key",   "kinds",
+				   "make_span_context", "ask_sampler",	"on_invalid", NULL};
+	PyObject *variable, *type, *key, *kinds, *make, *ask, *invalid;
 
-	if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!OUO!OO:setup", keywords,
+	if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!OUO!OOO:setup", keywords,
 					 &PyContextVar_Type, &variable, &type, &key, &PyTuple_Type,
-					 &kinds, &make, &invalid))
+					 &kinds, &make, &ask, &invalid))
 		return NULL;
 	if (PyTuple_GET_SIZE(kinds) != 5) {
 		PyErr_SetString(PyExc_ValueError,
@@ -159,6 +159,7 @@ static PyObject *core_setup(PyObject *module, PyObject *args, PyObject *kwargs)
 	for (int i = 0; i < 5; i++)
 		Py_XSETREF(core.kinds[i], Py_NewRef(PyTuple_GET_ITEM(kinds, i)));
 	Py_XSETREF(core.make_span_context, Py_NewRef(make));
+	Py_XSETREF(core.ask_sampler, Py_NewRef(ask));
 	Py_XSETREF(core.on_invalid, Py_NewRef(invalid));
 	Py_RETURN_NONE;
 }

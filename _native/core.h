@@ -6,6 +6,7 @@
  *	context.c     the one variable that holds the current span, and OpenTelemetry's view of it
  *	span.c        the life of a span
  *	span_type.c   the Span type, its face to Python
+ *	sampling.c    whether a span is recorded
  *	tracer.c      the Tracer type: makes spans
  *	core.c        ids, the module, and what it takes from OpenTelemetry's Python API
  *
@@ -53,7 +54,9 @@ extern struct core {
 	PyObject *kinds[5];
 	PyObject *make_span_context; /* (trace_id, span_id, is_remote, flags, trace_state) ->
 					SpanContext */
-	PyObject *on_invalid; /* (key, value): says once a place that an attribute was dropped */
+	PyObject *ask_sampler; /* (sampler, context, trace_id, ...) -> (record, sample, attributes,
+				  state) */
+	PyObject *on_invalid;  /* (key, value): says once a place that an attribute was dropped */
 
 	PyTypeObject *span_type;
 	PyTypeObject *tracer_type;
@@ -160,9 +163,16 @@ struct span_arguments {
 	PyObject *end_on_exit;
 };
 
+/* What a span needs to know when it starts; borrowed, Py_None where not given. */
+struct span_start {
+	PyObject *context;
+	PyObject *attributes;
+	PyObject *links;
+};
+
 /* A new span: made current and started by `with` if make_current, else started now. */
 PyObject *span_new(Tracer *tracer, const struct span_arguments *arguments, bool make_current);
-int span_start(Span *span, PyObject *context, PyObject *attributes, PyObject *links);
+int span_start(Span *span, const struct span_start *start);
 int span_finish(Span *span);
 /* Of a recording span that has not ended; past the limits they are counted and dropped. */
 int span_event(Span *span, PyObject *name, PyObject *attributes, int64_t time_ns);
@@ -171,6 +181,23 @@ int span_link(Span *span, PyObject *span_context, PyObject *attributes);
 uint16_t over(uint16_t count, uint16_t limit);
 /* An int of nanoseconds; 0 for NULL and None. */
 int time_argument(PyObject *time, int64_t *ns);
+
+/* Both halves of the trace id, as an int. */
+PyObject *span_trace_id(const Span *span);
+
+/* ---- sampling.c ----------------------------------------------------------------------------- */
+
+#define W3C_SAMPLED 0x01
+#define W3C_RANDOM 0x02 /* Trace Context level 2: the trace id's right half is random */
+
+struct sampling {
+	int record;
+	int sample;
+	PyObject *attributes; /* to be set instead of those given; a reference, or NULL */
+};
+
+/* Never fails: what a sampler of the user's raises is reported. */
+void sampling_decide(Span *span, const struct span_start *start, struct sampling *sampling);
 
 /* ---- span_type.c
  * ------------------------------------------------------------------------------------------- */
@@ -203,9 +230,12 @@ PyObject *current_span(PyObject *module, PyObject *ignored);
  * ---------------------------------------------------------------------------------------------- */
 
 struct Tracer {
-	PyObject_HEAD PyObject *on_start; /* callables with the span, or NULL */
-	PyObject *on_end;
-	PyObject *scope; /* OpenTelemetry's InstrumentationScope-like; for readers only */
+	PyObject_HEAD PyObject *on_start; /* (span, parent context or None), or NULL */
+	PyObject *on_end;		  /* (span), or NULL */
+	PyObject *sampler;     /* an OpenTelemetry Sampler, or NULL: the next two decide */
+	uint64_t sample_below; /* of a root's right half of the trace id; UINT64_MAX: all */
+	bool parent_based;     /* a child is sampled as its parent is */
+	PyObject *scope;       /* OpenTelemetry's InstrumentationScope-like; for readers only */
 	PyObject *resource;
 	uint16_t scope_id;
 	bool emit; /* to LTTng, when a provider is connected */

@@ -7,25 +7,17 @@
 
 #include <string.h>
 
-#define W3C_SAMPLED 0x01
-#define W3C_RANDOM 0x02 /* Trace Context level 2: the trace id's right half is random */
-
 static const struct k8s_tracing_provider *emitter(const Span *span)
 {
 	return span->emitted && span->generation == core.generation ? core.provider : NULL;
 }
 
-static int listener_call(PyObject *listener, Span *span)
+/* A processor that fails is the operator's trouble, not the application's: say it and go on. */
+static void listener_called(PyObject *listener, PyObject *result)
 {
-	PyObject *result =
-		listener ? PyObject_CallOneArg(listener, (PyObject *)span) : Py_NewRef(Py_None);
-
-	/* A processor that fails is the operator's trouble, not the application's: say it and go
-	 * on. */
 	if (!result)
 		PyErr_WriteUnraisable(listener);
 	Py_XDECREF(result);
-	return 0;
 }
 
 int time_argument(PyObject *time, int64_t *ns)
@@ -215,20 +207,17 @@ static int start_emit(Span *span)
 		.flags = span->flags,
 	});
 	Py_XDECREF(keep);
-	span->emitted = true;
 	span->generation = core.generation;
 	return 0;
 }
 
-int span_start(Span *span, PyObject *context, PyObject *attributes, PyObject *links)
+/* The ids and what comes with them: of the parent's trace, or of a new one. */
+static void take_identity(Span *span, PyObject *context)
 {
-	Tracer *tracer = span->tracer;
 	struct parent parent;
-	bool sampled, emit;
 
 	if (parent_find(context, &parent)) {
-		PyErr_Clear(); /* a span of somebody else's that cannot say who it is: begin a new
-				  trace */
+		PyErr_Clear(); /* somebody else's span that cannot say who it is: a new trace */
 		parent.span_id = 0;
 	}
 	if (parent.span_id) {
@@ -241,28 +230,59 @@ int span_start(Span *span, PyObject *context, PyObject *attributes, PyObject *li
 	} else {
 		span->trace_id_high = random_id();
 		span->trace_id_low = random_id();
-		span->flags = W3C_SAMPLED | W3C_RANDOM;
+		span->flags = W3C_RANDOM;
 	}
 	span->span_id = random_id();
 	span->started = true;
+}
 
-	/* As OpenTelemetry's default sampler: a trace is recorded by all or by nobody. */
-	sampled = span->flags & W3C_SAMPLED;
-	emit = sampled && tracer->emit && core.provider && core.provider->recording();
-	span->recording = emit || (sampled && tracer->on_end);
-	if (!span->recording)
+static int set_first_attributes(Span *span, PyObject *attributes)
+{
+	if (attributes == Py_None)
 		return 0;
+	return attributes_update(&span->attributes, OTLP_SPAN_ATTRIBUTES, core.limits.attributes,
+				 attributes);
+}
+
+static int record_start(Span *span, const struct span_start *start, PyObject *attributes)
+{
+	Tracer *tracer = span->tracer;
+
 	if (tracer->on_end && !span->start_time_ns)
 		span->start_time_ns = now_ns();
-	if (emit && start_emit(span))
+	if (span->emitted && start_emit(span))
 		return -1;
-	if (attributes && attributes != Py_None &&
-	    attributes_update(&span->attributes, OTLP_SPAN_ATTRIBUTES, core.limits.attributes,
-			      attributes))
+	if (set_first_attributes(span, attributes))
 		return -1;
-	if (links && links != Py_None && links_add(span, links))
+	if (start->links != Py_None && links_add(span, start->links))
 		return -1;
-	return listener_call(tracer->on_start, span);
+	if (tracer->on_start)
+		listener_called(
+			tracer->on_start,
+			PyObject_CallFunctionObjArgs(tracer->on_start, span, start->context, NULL));
+	return 0;
+}
+
+int span_start(Span *span, const struct span_start *start)
+{
+	Tracer *tracer = span->tracer;
+	struct sampling sampling;
+	int result = 0;
+
+	take_identity(span, start->context);
+	sampling_decide(span, start, &sampling);
+	if (sampling.sample)
+		span->flags |= W3C_SAMPLED;
+	else
+		span->flags &= ~W3C_SAMPLED;
+	span->emitted =
+		sampling.sample && tracer->emit && core.provider && core.provider->recording();
+	span->recording = span->emitted || (sampling.record && tracer->on_end);
+	if (span->recording)
+		result = record_start(
+			span, start, sampling.attributes ? sampling.attributes : start->attributes);
+	Py_XDECREF(sampling.attributes);
+	return result;
 }
 
 static uint8_t kind_number(PyObject *kind)
@@ -276,6 +296,7 @@ static uint8_t kind_number(PyObject *kind)
 PyObject *span_new(Tracer *tracer, const struct span_arguments *arguments, bool make_current)
 {
 	Span *span = PyObject_GC_New(Span, core.span_type);
+	struct span_start start;
 
 	if (!span)
 		return NULL;
@@ -292,14 +313,16 @@ PyObject *span_new(Tracer *tracer, const struct span_arguments *arguments, bool 
 		!arguments->status_on_exception || PyObject_IsTrue(arguments->status_on_exception);
 	if (!span->name || time_argument(arguments->start_time, &span->start_time_ns))
 		goto fail;
+	start = (struct span_start){
+		.context = arguments->context ? arguments->context : Py_None,
+		.attributes = arguments->attributes ? arguments->attributes : Py_None,
+		.links = arguments->links ? arguments->links : Py_None,
+	};
 	if (!make_current) {
-		if (span_start(span, arguments->context, arguments->attributes, arguments->links))
+		if (span_start(span, &start))
 			goto fail;
 	} else if (arguments->context || arguments->attributes || arguments->links) {
-		span->deferred =
-			PyTuple_Pack(3, arguments->context ? arguments->context : Py_None,
-				     arguments->attributes ? arguments->attributes : Py_None,
-				     arguments->links ? arguments->links : Py_None);
+		span->deferred = PyTuple_Pack(3, start.context, start.attributes, start.links);
 		if (!span->deferred)
 			goto fail;
 	}
@@ -361,7 +384,8 @@ int span_finish(Span *span)
 	if (span->tracer->on_end && !span->end_time_ns)
 		span->end_time_ns = now_ns();
 	if (span->tracer->on_end)
-		listener_call(span->tracer->on_end, span);
+		listener_called(span->tracer->on_end,
+				PyObject_CallOneArg(span->tracer->on_end, (PyObject *)span));
 	provider = emitter(span);
 	if (!provider)
 		return 0;

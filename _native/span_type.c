@@ -13,16 +13,16 @@
 
 static PyObject *span_enter(Span *span, PyObject *ignored)
 {
-	if (!span->started) {
-		PyObject *deferred = span->deferred;
-		int failed = deferred ? span_start(span, PyTuple_GET_ITEM(deferred, 0),
-						   PyTuple_GET_ITEM(deferred, 1),
-						   PyTuple_GET_ITEM(deferred, 2))
-				      : span_start(span, NULL, NULL, NULL);
+	struct span_start start = {Py_None, Py_None, Py_None};
 
-		if (failed)
-			return NULL;
-	}
+	if (span->deferred)
+		start = (struct span_start){
+			.context = PyTuple_GET_ITEM(span->deferred, 0),
+			.attributes = PyTuple_GET_ITEM(span->deferred, 1),
+			.links = PyTuple_GET_ITEM(span->deferred, 2),
+		};
+	if (!span->started && span_start(span, &start))
+		return NULL;
 	if (span->make_current && !span->token && !span->ended && span_make_current(span))
 		return NULL;
 	return Py_NewRef(span);
@@ -202,16 +202,25 @@ static PyObject *span_put_status(Span *span, PyObject *args)
 	Py_RETURN_NONE;
 }
 
+PyObject *span_trace_id(const Span *span)
+{
+	PyObject *high = PyLong_FromUnsignedLongLong(span->trace_id_high);
+	PyObject *low = PyLong_FromUnsignedLongLong(span->trace_id_low);
+	PyObject *shift = PyLong_FromLong(64);
+	PyObject *shifted = high && low && shift ? PyNumber_Lshift(high, shift) : NULL;
+	PyObject *trace_id = shifted ? PyNumber_Or(shifted, low) : NULL;
+
+	Py_XDECREF(high);
+	Py_XDECREF(low);
+	Py_XDECREF(shift);
+	Py_XDECREF(shifted);
+	return trace_id;
+}
+
 static PyObject *make_span_context(const Span *span, uint64_t span_id, bool is_remote)
 {
-	uint8_t bytes[16];
-	PyObject *trace_id, *result = NULL;
+	PyObject *trace_id = span_trace_id(span), *result = NULL;
 
-	for (int i = 0; i < 8; i++) {
-		bytes[i] = (uint8_t)(span->trace_id_high >> (56 - 8 * i));
-		bytes[8 + i] = (uint8_t)(span->trace_id_low >> (56 - 8 * i));
-	}
-	trace_id = _PyLong_FromByteArray(bytes, sizeof(bytes), 0, 0);
 	if (trace_id)
 		result = PyObject_CallFunction(core.make_span_context, "OKOiO", trace_id,
 					       (unsigned long long)span_id,

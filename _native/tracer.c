@@ -117,17 +117,24 @@ PyObject *core_span(PyObject *module, PyObject *const *args, Py_ssize_t nargs, P
  * ------------------------------------------------------------------------------------------------
  */
 
+static PyObject *or_null(PyObject *object)
+{
+	return object == Py_None ? NULL : Py_NewRef(object);
+}
+
 static PyObject *tracer_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
-	static char *keywords[] = {"scope",    "resource", "scope_id", "emit",
-				   "on_start", "on_end",   NULL};
-	PyObject *scope, *resource, *on_start = Py_None, *on_end = Py_None;
+	static char *keywords[] = {"scope",	   "resource", "scope_id",     "emit",
+				   "parent_based", "sampler",  "sample_below", NULL};
+	unsigned long long sample_below = UINT64_MAX;
+	PyObject *scope, *resource, *sampler = Py_None;
+	int emit, parent_based = true;
 	unsigned short scope_id;
-	int emit;
 	Tracer *tracer;
 
-	if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOHp|OO:Tracer", keywords, &scope,
-					 &resource, &scope_id, &emit, &on_start, &on_end))
+	if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOHp|pOK:Tracer", keywords, &scope,
+					 &resource, &scope_id, &emit, &parent_based, &sampler,
+					 &sample_below))
 		return NULL;
 	if (!core.context_variable) {
 		PyErr_SetString(PyExc_RuntimeError,
@@ -141,9 +148,22 @@ static PyObject *tracer_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
 	tracer->resource = Py_NewRef(resource);
 	tracer->scope_id = scope_id;
 	tracer->emit = emit;
-	tracer->on_start = on_start == Py_None ? NULL : Py_NewRef(on_start);
-	tracer->on_end = on_end == Py_None ? NULL : Py_NewRef(on_end);
+	tracer->parent_based = parent_based;
+	tracer->sampler = or_null(sampler);
+	tracer->sample_below = sample_below;
 	return (PyObject *)tracer;
+}
+
+/* Called with every span: on_start(span, parent context or None), on_end(span). */
+static PyObject *tracer_listen(Tracer *tracer, PyObject *args)
+{
+	PyObject *on_start, *on_end;
+
+	if (!PyArg_ParseTuple(args, "OO:listen", &on_start, &on_end))
+		return NULL;
+	Py_XSETREF(tracer->on_start, or_null(on_start));
+	Py_XSETREF(tracer->on_end, or_null(on_end));
+	Py_RETURN_NONE;
 }
 
 static int tracer_traverse(Tracer *tracer, visitproc visit, void *arg)
@@ -151,6 +171,7 @@ static int tracer_traverse(Tracer *tracer, visitproc visit, void *arg)
 	Py_VISIT(Py_TYPE(tracer));
 	Py_VISIT(tracer->on_start);
 	Py_VISIT(tracer->on_end);
+	Py_VISIT(tracer->sampler);
 	Py_VISIT(tracer->scope);
 	Py_VISIT(tracer->resource);
 	return 0;
@@ -160,6 +181,7 @@ static int tracer_clear(Tracer *tracer)
 {
 	Py_CLEAR(tracer->on_start);
 	Py_CLEAR(tracer->on_end);
+	Py_CLEAR(tracer->sampler);
 	Py_CLEAR(tracer->scope);
 	Py_CLEAR(tracer->resource);
 	return 0;
@@ -181,14 +203,13 @@ static PyMethodDef tracer_methods[] = {
 	{"start_span", FAST(tracer_start_span), METH_FASTCALL | METH_KEYWORDS, NULL},
 	{"start_as_current_span", FAST(tracer_start_as_current_span), METH_FASTCALL | METH_KEYWORDS,
 	 NULL},
+	{"listen", (PyCFunction)tracer_listen, METH_VARARGS, NULL},
 	{NULL},
 };
 
 static PyMemberDef tracer_members[] = {
 	{"scope", T_OBJECT, offsetof(Tracer, scope), READONLY},
-	{"resource", T_OBJECT, offsetof(Tracer, resource), READONLY},
-	{"on_start", T_OBJECT, offsetof(Tracer, on_start), 0},
-	{"on_end", T_OBJECT, offsetof(Tracer, on_end), 0},
+	{"resource", T_OBJECT, offsetof(Tracer, resource), 0},
 	{NULL},
 };
 

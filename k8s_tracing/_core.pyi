@@ -62,16 +62,21 @@ class Span(trace.Span):
 class Tracer(trace.Tracer):
     scope: Any
     resource: Any
-    on_start: Callable[[Span], None] | None
-    on_end: Callable[[Span], None] | None
     def __init__(
         self,
         scope: object,
         resource: object,
         scope_id: int,
         emit: bool,
-        on_start: Callable[[Span], None] | None = None,
-        on_end: Callable[[Span], None] | None = None,
+        parent_based: bool = True,
+        sampler: object = None,
+        sample_below: int = ...,
+    ) -> None: ...
+    def listen(
+        self,
+        on_start: Callable[[Span, Context | None], None] | None,
+        on_end: Callable[[Span], None] | None,
+        /,
     ) -> None: ...
     def start_span(
         self,
@@ -118,6 +123,7 @@ def setup(
     span_key: str,
     kinds: tuple[trace.SpanKind, ...],
     make_span_context: Callable[[int, int, bool, int, trace.TraceState | None], trace.SpanContext],
+    ask_sampler: Callable[..., tuple[bool, bool, types.Attributes, trace.TraceState | None]],
     on_invalid: Callable[[object, object], None],
 ) -> None: ...
 def connect(path: str | PathLike[str]) -> None: ...

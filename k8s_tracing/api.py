@@ -8,11 +8,13 @@ import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
-from typing import TypeVar, overload
+from typing import Any, TypeVar, overload
 
 from opentelemetry import context as context_api
 from opentelemetry import propagate, trace
 from opentelemetry.context import Context
+from opentelemetry.propagators.composite import CompositePropagator
+from opentelemetry.propagators.textmap import TextMapPropagator
 from opentelemetry.util import types
 
 from k8s_tracing import backends
@@ -20,6 +22,7 @@ from k8s_tracing.decorator import decorate, default_name
 from k8s_tracing.errors import K8sTracingError
 from k8s_tracing.provider import TracerProvider, make_provider
 from k8s_tracing.resource import version
+from k8s_tracing.sampling import from_argument
 from k8s_tracing.settings import from_environment
 
 try:
@@ -43,6 +46,8 @@ def init(
     *,
     backend: str | None = None,
     resource: Mapping[str, types.AttributeValue] | None = None,
+    sampler: Any = None,
+    propagators: Sequence[TextMapPropagator] | None = None,
 ) -> None:
     """Start tracing in this process. Call it once, early; a second call changes nothing.
 
@@ -51,6 +56,10 @@ def init(
         backend: "lttng", "otel", "memory", "noop", or "auto" for the best that works here;
             K8S_TRACING_BACKEND, or "auto", when None.
         resource: more resource attributes; they win over those of OTEL_RESOURCE_ATTRIBUTES.
+        sampler: the share of traces to record, from 0 to 1, decided where a trace begins; or an OpenTelemetry
+            Sampler; OTEL_TRACES_SAMPLER, or every trace, when None.
+        propagators: OpenTelemetry's propagators for `inject` and `extract`; OTEL_PROPAGATORS, or W3C trace context
+            and baggage, when None.
 
     Raises:
         BackendUnavailable: the named backend cannot work here.
@@ -66,7 +75,11 @@ def init(
         settings = from_environment()
         if backend is not None:
             settings = dataclasses.replace(settings, backend=backend)
+        if sampler is not None:
+            settings = dataclasses.replace(settings, sampling=from_argument(sampler))
         provider = make_provider(settings, service_name, resource)
+        if propagators is not None:
+            propagate.set_global_textmap(CompositePropagator(list(propagators)))
         trace.set_tracer_provider(provider)
         _use(provider)
         atexit.register(shutdown)
@@ -120,6 +133,18 @@ def end_span(span: trace.Span, end_time: int | None = None) -> None:
     span.end(end_time)
 
 
+class _DefaultTracer:
+    """The tracer in use when a function is called, not when it was decorated."""
+
+    def start_span(self, name: str, **arguments: Any) -> trace.Span:
+        return _tracer.start_span(name, **arguments)
+
+    start_as_current_span = staticmethod(span)
+
+
+_DEFAULT_TRACER: Any = _DefaultTracer()
+
+
 @overload
 def traced(function: _F, /) -> _F: ...
 @overload
@@ -129,21 +154,21 @@ def traced(
 def traced(
     function: _F | str | None = None, /, attributes: types.Attributes = None
 ) -> _F | Callable[[_F], _F]:
-    """Make a span of each call of a function, method or coroutine function.
+    """Make a span of each call of a function, method, coroutine function or generator function.
 
     ``@traced`` names the span after the function, ``@traced("name", {"key": "value"})`` as told. An exception that
-    leaves the function is recorded and sets the span's status.
+    leaves the function is recorded and sets the span's status. A generator's span lasts from its first step to its
+    end, and is current only within it.
 
     Raises:
-        TypeError: what is decorated is no function, or a generator function.
+        TypeError: what is decorated is no function.
     """
     if function is not None and not isinstance(function, str):
-        name = default_name(function)
-        return decorate(function, lambda: span(name, attributes))
+        return decorate(function, _DEFAULT_TRACER, default_name(function), attributes=attributes)
 
     def decorator(decorated: _F) -> _F:
-        given = function or default_name(decorated)
-        return decorate(decorated, lambda: span(given, attributes))
+        name = function or default_name(decorated)
+        return decorate(decorated, _DEFAULT_TRACER, name, attributes=attributes)
 
     return decorator
 

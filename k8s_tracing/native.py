@@ -9,11 +9,11 @@ from __future__ import annotations
 import logging
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from opentelemetry import trace
-from opentelemetry.context import Context
+from opentelemetry.context import Context, get_current
 from opentelemetry.trace.propagation import _SPAN_KEY
 from opentelemetry.util import types
 
@@ -100,8 +100,7 @@ def _record_exception(
 
 def _call(self: Span, function: _F) -> _F:
     """Decorate: ``@tracer.start_as_current_span("name")`` makes a span of each call."""
-    tracer, name, arguments = self._tracer, self.name, self._deferred
-    return decorate(function, lambda: tracer.start_as_current_span(name, **arguments))
+    return decorate(function, self._tracer, self.name, **self._deferred)
 
 
 def _repr(self: Span) -> str:
@@ -113,6 +112,33 @@ def _span_context(
     trace_id: int, span_id: int, is_remote: bool, flags: int, state: trace.TraceState | None
 ) -> trace.SpanContext:
     return trace.SpanContext(trace_id, span_id, is_remote, trace.TraceFlags(flags), state)
+
+
+def _ask_sampler(
+    sampler: Any,
+    context: Context | None,
+    trace_id: int,
+    name: str,
+    kind: trace.SpanKind,
+    attributes: types.Attributes,
+    links: Sequence[trace.Link] | None,
+) -> tuple[bool, bool, types.Attributes, trace.TraceState | None]:
+    """Put OpenTelemetry's question to a Sampler of the user's."""
+    result = sampler.should_sample(
+        context if context is not None else get_current(),
+        trace_id,
+        name,
+        kind,
+        attributes,
+        links,
+    )
+    decision = result.decision
+    return (
+        decision.is_recording(),
+        decision.is_sampled(),
+        result.attributes,
+        result.trace_state or None,
+    )
 
 
 _reported: set[tuple[str, int]] = set()
@@ -163,5 +189,6 @@ _core.setup(
     span_key=_SPAN_KEY,
     kinds=tuple(trace.SpanKind),
     make_span_context=_span_context,
+    ask_sampler=_ask_sampler,
     on_invalid=_report_invalid,
 )

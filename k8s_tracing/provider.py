@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from opentelemetry import trace
 from opentelemetry.util import types
 
 from k8s_tracing import backends
 from k8s_tracing.resource import detect
 from k8s_tracing.settings import Settings, from_environment
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import SpanProcessor
 
 
 class TracerProvider(trace.TracerProvider):
@@ -32,6 +37,13 @@ class TracerProvider(trace.TracerProvider):
             instrumenting_module_name or "", instrumenting_library_version, schema_url, attributes
         )
 
+    def add_span_processor(self, span_processor: SpanProcessor) -> None:
+        """Call OpenTelemetry's `span_processor`, and through it an exporter, with every span from now on.
+
+        The spans then also take the slower way through Python.
+        """
+        self.backend.add_span_processor(span_processor)
+
     def force_flush(self, timeout_millis: int = 30000) -> bool:
         """Hand on every ended span within that time, in ms."""
         return self.backend.flush(timeout_millis)
@@ -53,7 +65,12 @@ def make_provider(
     given = {**(settings.resource or {}), **(resource or {})}
     name = "noop" if settings.disabled else settings.backend
     return TracerProvider(
-        backends.choose(name, detect(service_name or settings.service_name, given), settings.limits)
+        backends.choose(
+            name,
+            detect(service_name or settings.service_name, given),
+            settings.limits,
+            settings.sampling,
+        )
     )
 
 

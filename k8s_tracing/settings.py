@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import unquote
 
+from k8s_tracing.sampling import Sampling, from_name
+
 _logger = logging.getLogger("k8s_tracing")
 
 #: Longest attribute value, in characters, when no variable says: an event must fit an LTTng sub-buffer.
@@ -38,6 +40,7 @@ class Settings:
     service_name: str | None = None
     resource: Mapping[str, str] | None = None
     limits: Limits = Limits()
+    sampling: Sampling | None = None
     disabled: bool = False
 
 
@@ -49,6 +52,7 @@ def from_environment(environ: Mapping[str, str] = os.environ) -> Settings:
         service_name=environ.get("OTEL_SERVICE_NAME") or resource.get("service.name"),
         resource=resource,
         limits=_limits(environ),
+        sampling=_sampling(environ),
         disabled=environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true",
     )
 
@@ -62,6 +66,11 @@ def _resource(text: str) -> dict[str, str]:
             continue
         attributes[key.strip()] = unquote(value.strip())
     return attributes
+
+
+def _sampling(environ: Mapping[str, str]) -> Sampling | None:
+    name = environ.get("OTEL_TRACES_SAMPLER", "")
+    return from_name(name, environ.get("OTEL_TRACES_SAMPLER_ARG", "")) if name.strip() else None
 
 
 def _limits(environ: Mapping[str, str]) -> Limits:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from opentelemetry import trace
 from opentelemetry.util import types
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import SpanProcessor
 
 
 class Backend(Protocol):
@@ -21,6 +24,9 @@ class Backend(Protocol):
         attributes: types.Attributes = None,
     ) -> trace.Tracer:
         """Return a tracer for that instrumentation scope."""
+
+    def add_span_processor(self, processor: SpanProcessor) -> None:
+        """Call one of OpenTelemetry's SpanProcessors with every span from now on."""
 
     def flush(self, timeout_ms: int) -> bool:
         """Hand on every ended span; False when the time did not suffice."""

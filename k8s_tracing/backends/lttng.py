@@ -19,6 +19,7 @@ from k8s_tracing import _core
 from k8s_tracing.backends.native import NativeTracers
 from k8s_tracing.errors import BackendUnavailable
 from k8s_tracing.resource import process_attributes
+from k8s_tracing.sampling import Sampling
 from k8s_tracing.settings import Limits
 
 _ffi = cffi.FFI()
@@ -104,6 +105,7 @@ class LttngBackend(NativeTracers):
     Args:
         resource: resource attributes.
         limits: what a span may hold.
+        sampling: which traces are recorded.
 
     Raises:
         BackendUnavailable: LTTng's library or the provider is missing.
@@ -111,9 +113,14 @@ class LttngBackend(NativeTracers):
 
     name = "lttng"
 
-    def __init__(self, resource: Mapping[str, types.AttributeValue], limits: Limits) -> None:
+    def __init__(
+        self,
+        resource: Mapping[str, types.AttributeValue],
+        limits: Limits,
+        sampling: Sampling,
+    ) -> None:
         self._library = load()
-        super().__init__(resource, limits, emit=True)
+        super().__init__(resource, limits, sampling, emit=True)
         self._announce_process(resource)
         os.register_at_fork(after_in_child=self._after_fork)
 
@@ -125,16 +132,11 @@ class LttngBackend(NativeTracers):
     def _after_fork(self) -> None:
         """A forked process is an instance of its own."""
         self._resource = {**self._resource, **process_attributes()}
+        for tracer in self._scopes.values():
+            tracer.resource = self._resource
         self._announce_process(self._resource)
 
     def _announce(self, number: int, name: str, version: str) -> None:
         encoded = [text.encode("utf-8", "replace") for text in (name, version)]
         if self._library.k8s_tracing_add_scope(number, *encoded):
             raise MemoryError
-
-    def flush(self, timeout_ms: int) -> bool:
-        """Spans left this process when they ended: there is nothing to wait for."""
-        return True
-
-    def shutdown(self) -> None:
-        """Nothing is open; see `flush`."""

@@ -10,6 +10,7 @@ from opentelemetry.util import types
 from k8s_tracing import _core
 from k8s_tracing.backends.native import NativeTracers
 from k8s_tracing.record import Attributes, EventRecord, LinkRecord, SpanRecord
+from k8s_tracing.sampling import Sampling
 from k8s_tracing.settings import Limits
 
 
@@ -18,18 +19,21 @@ class MemoryBackend(NativeTracers):
 
     name = "memory"
 
-    def __init__(self, resource: Mapping[str, types.AttributeValue], limits: Limits) -> None:
+    def __init__(
+        self,
+        resource: Mapping[str, types.AttributeValue],
+        limits: Limits,
+        sampling: Sampling,
+    ) -> None:
         self.records: list[SpanRecord] = []
-        super().__init__(
-            resource, limits, emit=False, on_end=lambda span: self.records.append(_to_record(span))
-        )
+        super().__init__(resource, limits, sampling, emit=False)
 
-    def flush(self, timeout_ms: int) -> bool:
-        """Every span is there as soon as it has ended."""
-        return True
+    def _listen(self, tracer: _core.Tracer) -> None:
+        tracer.listen(self._processors.on_start, self._end)
 
-    def shutdown(self) -> None:
-        """Keep the records: a test may still look at them."""
+    def _end(self, span: _core.Span) -> None:
+        self.records.append(_to_record(span))
+        self._processors.on_end(span)
 
 
 def _to_record(span: _core.Span) -> SpanRecord:

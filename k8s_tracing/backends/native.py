@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from opentelemetry.util import types
 
-from k8s_tracing.errors import BackendUnavailable
+from k8s_tracing import _core
+from k8s_tracing.backends.processors import Processors
+from k8s_tracing.native import Scope
+from k8s_tracing.sampling import Sampling
 from k8s_tracing.settings import Limits
 
-try:
-    from k8s_tracing import _core
-    from k8s_tracing.native import Scope
-except ImportError as error:
-    raise BackendUnavailable(
-        f"the native span is missing ({error}): install a C compiler and Python's headers "
-        "(Debian, Ubuntu: apt-get install gcc python3-dev) and install k8s-tracing again"
-    ) from error
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import SpanProcessor
 
 _MAX_SCOPES = 0xFFFF  # the events carry a scope's number in 16 bits
 
@@ -28,17 +26,17 @@ class NativeTracers:
     Args:
         resource: resource attributes, for readers of a span.
         limits: what a span may hold.
+        sampling: which traces are recorded.
         emit: whether spans go to LTTng.
-        on_end: is called with each span that ends.
     """
 
     def __init__(
         self,
         resource: Mapping[str, types.AttributeValue],
         limits: Limits,
+        sampling: Sampling,
         *,
         emit: bool,
-        on_end: Callable[[_core.Span], None] | None = None,
     ) -> None:
         _core.set_limits(
             limits.value_length,
@@ -49,8 +47,9 @@ class NativeTracers:
             limits.link_attributes,
         )
         self._resource = resource
+        self._sampling = sampling
         self._emit = emit
-        self._on_end = on_end
+        self._processors = Processors()
         self._lock = threading.Lock()
         self._scopes: dict[tuple[str, str | None, str | None], _core.Tracer] = {}
 
@@ -75,13 +74,35 @@ class NativeTracers:
                 self._resource,
                 number,
                 self._emit,
-                None,
-                self._on_end,
+                parent_based=self._sampling.parent_based,
+                sampler=self._sampling.sampler,
+                sample_below=self._sampling.below,
             )
+            self._listen(tracer)
             self._scopes[key] = tracer
             if number:
                 self._announce(number, name, version or "")
             return tracer
+
+    def add_span_processor(self, processor: SpanProcessor) -> None:
+        """Call OpenTelemetry's `processor` with every span of this provider's tracers, from now on."""
+        with self._lock:
+            self._processors.add(processor)
+            for tracer in self._scopes.values():
+                self._listen(tracer)
+
+    def flush(self, timeout_ms: int) -> bool:
+        """Let the processors hand on what they hold."""
+        return self._processors.flush(timeout_ms)
+
+    def shutdown(self) -> None:
+        """Let the processors hand on what they hold, and end."""
+        self._processors.shutdown()
+
+    def _listen(self, tracer: _core.Tracer) -> None:
+        """Have the tracer's spans call who wants to know of them; nobody at all costs nothing."""
+        if self._processors:
+            tracer.listen(self._processors.on_start, self._processors.on_end)
 
     def _announce(self, number: int, name: str, version: str) -> None:
         """Say which number stands for which scope."""

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from opentelemetry import trace
 from opentelemetry.util import types
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import SpanProcessor
 
 
 class NoopBackend:
@@ -20,6 +25,9 @@ class NoopBackend:
     ) -> trace.Tracer:
         """Return the no-op tracer."""
         return trace.NoOpTracer()
+
+    def add_span_processor(self, processor: SpanProcessor) -> None:
+        """There are no spans to call it with."""
 
     def flush(self, timeout_ms: int) -> bool:
         """There is nothing to hand on."""

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from opentelemetry import trace
 from opentelemetry.util import types
 
 from k8s_tracing.errors import BackendUnavailable
+from k8s_tracing.sampling import ALL, Sampling
 
 if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import SpanProcessor
     from opentelemetry.sdk.trace.export import SpanExporter
+    from opentelemetry.sdk.trace.sampling import Sampler
 
 
 class OtelBackend:
@@ -21,6 +24,7 @@ class OtelBackend:
     Args:
         resource: resource attributes.
         exporter: where spans go; from the OTEL_* variables when None.
+        sampling: which traces are recorded; from the OTEL_* variables when None.
 
     Raises:
         BackendUnavailable: the SDK is not installed.
@@ -32,6 +36,7 @@ class OtelBackend:
         self,
         resource: Mapping[str, types.AttributeValue],
         exporter: SpanExporter | None = None,
+        sampling: Sampling | None = None,
     ) -> None:
         try:
             from opentelemetry.sdk.resources import Resource
@@ -41,7 +46,7 @@ class OtelBackend:
             raise BackendUnavailable(
                 f"OpenTelemetry's SDK is missing ({error}): pip install 'k8s-tracing[otlp]'"
             ) from error
-        self._provider = TracerProvider(resource=Resource(resource))
+        self._provider = TracerProvider(_sampler(sampling), Resource(resource))
         exporter = exporter or _exporter()
         if exporter is not None:
             self._provider.add_span_processor(BatchSpanProcessor(exporter))
@@ -56,6 +61,10 @@ class OtelBackend:
         """Return the SDK's tracer."""
         return self._provider.get_tracer(name, version, schema_url, attributes)
 
+    def add_span_processor(self, processor: SpanProcessor) -> None:
+        """Call `processor` with every span from now on."""
+        self._provider.add_span_processor(processor)
+
     def flush(self, timeout_ms: int) -> bool:
         """Export what was batched."""
         return self._provider.force_flush(timeout_ms)
@@ -63,6 +72,17 @@ class OtelBackend:
     def shutdown(self) -> None:
         """Export what was batched and stop the SDK's thread."""
         self._provider.shutdown()
+
+
+def _sampler(sampling: Sampling | None) -> Sampler | None:
+    if sampling is None:
+        return None
+    if sampling.sampler is not None:
+        return cast("Sampler", sampling.sampler)
+    from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
+
+    root = TraceIdRatioBased(min(sampling.below / ALL, 1.0))
+    return ParentBased(root) if sampling.parent_based else root
 
 
 def _exporter() -> SpanExporter | None:
