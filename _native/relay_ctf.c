@@ -238,6 +238,11 @@ int ctf_step(struct ctf *ctf)
 	switch (bt_graph_run_once(ctf->graph)) {
 	case BT_GRAPH_RUN_ONCE_STATUS_OK:
 	case BT_GRAPH_RUN_ONCE_STATUS_AGAIN:
+		/*
+		 * ctf.fs first hands out the messages before a bad event and then fails again, but
+		 * leaves the error behind, with which the next call would abort the process.
+		 */
+		bt_current_thread_clear_error();
 		return 1;
 	case BT_GRAPH_RUN_ONCE_STATUS_END:
 		ctf_close(ctf);

@@ -118,7 +118,8 @@ static const char *get_text(const struct record *record, unsigned int which)
 {
 	const bt_field *text = field(record, which);
 
-	/* babeltrace2 2.0 leaves the text of an earlier event in the field when this one's is empty */
+	/* babeltrace2 2.0 leaves the text of an earlier event in the field when this one's is empty
+	 */
 	return bt_field_string_get_length(text) ? bt_field_string_get_value(text) : "";
 }
 

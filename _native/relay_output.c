@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "relay_output.h"
 
+/* What spans needed while they waited is not kept for ever: more than so many requests' bytes. */
+#define BURST 4
+
 enum tag {
 	REQUEST_RESOURCE_SPANS = 0x0a,
 	RESOURCE_SPANS_RESOURCE = 0x0a,
@@ -38,6 +41,7 @@ void output_free(struct output *output)
 	}
 	free_request(output->handed);
 	bytes_free(&output->scratch);
+	bytes_free(&output->spare);
 	processes_free(&output->processes);
 }
 
@@ -138,8 +142,8 @@ static void took_spans(struct output *output, const struct process *process, str
 		return;
 	scope->taken = 0;
 	scope->spans.size = 0;
-	if (scope->spans.capacity > output->options->request_bytes)
-		bytes_free(&scope->spans); /* what a burst needed is not kept for ever */
+	if (scope->spans.capacity > BURST * output->options->request_bytes)
+		bytes_free(&scope->spans);
 }
 
 /* Write ScopeSpans into the scratch bytes, as large as the room lets them be. */
@@ -223,6 +227,9 @@ static int make_request(struct output *output)
 
 	if (!request)
 		return -1;
+	request->bytes = output->spare;
+	output->spare = (struct bytes){0};
+	request->bytes.size = 0;
 	while (*at) {
 		struct process *process = *at;
 
@@ -294,6 +301,10 @@ int output_flush(struct output *output, int64_t deadline_ns)
 
 int output_take(struct output *output, struct relay_request *request)
 {
+	if (output->handed && !output->spare.data) {
+		output->spare = output->handed->bytes;
+		output->handed->bytes = (struct bytes){0};
+	}
 	free_request(output->handed);
 	output->handed = output->first;
 	if (!output->handed)

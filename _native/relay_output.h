@@ -25,6 +25,7 @@ struct output {
 	struct request *first, **last; /* full ones, in order */
 	struct request *handed;	       /* the one that the caller reads */
 	struct bytes scratch;
+	struct bytes spare; /* a request's that was handed out, for the next one */
 	const struct relay_options *options;
 	struct relay_stats *stats;
 };
