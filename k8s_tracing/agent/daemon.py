@@ -160,13 +160,20 @@ class PrivateDaemon:
 
     def _short(self, home: Path) -> Path:
         """`home`, or a symbolic link to it when the path of a socket in it would be too long for the kernel."""
-        if len(os.fsencode(f"{home}{_LONGEST_SOCKET}")) <= _SOCKET_PATH_MAX:
+        if _sockets_fit(home):
             return home
-        self._shortcut = Path(tempfile.mkdtemp(prefix="k8s-tracing-"))
-        self._shortcut.chmod(0o711)
-        link = self._shortcut / "home"
-        link.symlink_to(home)
-        return link
+        for temporary in (tempfile.gettempdir(), "/tmp"):  # noqa: S108  mkdtemp makes a folder of ours in it
+            link = Path(temporary) / "k8s-tracing-XXXXXXXX" / "home"
+            if _sockets_fit(link):
+                self._shortcut = Path(tempfile.mkdtemp(prefix="k8s-tracing-", dir=temporary))
+                self._shortcut.chmod(0o711)
+                link = self._shortcut / "home"
+                link.symlink_to(home)
+                return link
+        raise SessionError(
+            f"the path {home} is too long for sockets, and so is that of the folder for temporary files: "
+            "choose a shorter one with --private, or set TMPDIR"
+        )
 
     def _wait_for_predecessor(self, home: Path) -> None:
         """Let a daemon end whose owner was killed: it is still writing out what it holds."""
@@ -276,6 +283,10 @@ def _run_folder() -> Path:
     if os.geteuid() == 0:
         return Path("/var/run/lttng")
     return Path(os.environ.get("LTTNG_HOME") or os.environ.get("HOME") or "/") / ".lttng"
+
+
+def _sockets_fit(home: Path) -> bool:
+    return len(os.fsencode(f"{home}{_LONGEST_SOCKET}")) <= _SOCKET_PATH_MAX
 
 
 def _enterable(folder: Path, uid: int) -> bool:

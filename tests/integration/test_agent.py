@@ -1,0 +1,377 @@
+"""The agent as a program: what is recorded arrives, whatever is killed or away in between."""
+
+import http.server
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from k8s_tracing.agent.daemon_process import group_alive
+from k8s_tracing.agent.otlp_grpc import METHOD
+from k8s_tracing.otlp import parse_request, read_json_lines
+from tests.integration import producer
+from tests.integration.producer import no_producer_left  # noqa: F401
+from tests.support.ports import free_port
+from tests.support.wait import wait_for
+
+# Nothing of these tests takes this long; a machine with other work may.
+PATIENCE_S = 60.0
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="k8st-") as name:
+        Path(name).chmod(0o711)
+        yield Path(name)
+
+
+@pytest.fixture(autouse=True)
+def no_exporter_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.startswith("OTEL_"):
+            monkeypatch.delenv(name)
+    # The receivers are on this machine, whatever proxy the environment names.
+    monkeypatch.setenv("NO_PROXY", "*")
+
+
+class RunningAgent:
+    """`k8s-tracing agent --private`, from its readiness on."""
+
+    def __init__(self, private: Path, *arguments: str) -> None:
+        self.private = private
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "k8s_tracing", "agent", "--private", private, *arguments],
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.log = ""
+        wait_for("the agent is ready", self._is_ready, PATIENCE_S)
+        self.info: dict[str, Any] = json.loads((private / "env.json").read_text())
+        self.env: dict[str, str] = self.info["environment"]
+
+    def _is_ready(self) -> bool:
+        assert self.process.poll() is None, self.process.communicate()[1]
+        path = self.private / "env.json"
+        # A predecessor that was killed left its own.
+        return path.exists() and json.loads(path.read_text())["pid"] == self.process.pid
+
+    @property
+    def spool(self) -> Path:
+        return Path(self.info["spool"])
+
+    def chunks(self) -> list[Path]:
+        return list(self.spool.glob("*/archives/*"))
+
+    def end(self, number: int = signal.SIGTERM) -> int:
+        self.process.send_signal(number)
+        self.log = self.process.communicate(timeout=PATIENCE_S)[1]
+        return self.process.returncode
+
+
+@contextmanager
+def agent(private: Path, *arguments: str) -> Iterator[RunningAgent]:
+    running = RunningAgent(private, *arguments)
+    try:
+        yield running
+    finally:
+        running.process.kill()
+        running.process.communicate()
+
+
+class Receiver:
+    """Counts the spans that it is sent by HTTP; `down` answers 503 instead."""
+
+    def __init__(self, port: int = 0) -> None:
+        self.seen: Counter[int] = Counter()
+        self.down = False
+        self.refused = 0
+        receiver = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                if receiver.down:
+                    receiver.refused += 1
+                else:
+                    receiver.seen.update(int(span.span_id, 16) for span in parse_request(body))
+                self.send_response(503 if receiver.down else 200)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            def log_message(self, *args: Any) -> None:
+                pass
+
+        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler)
+        self._server.daemon_threads = True
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+
+    def __enter__(self) -> "Receiver":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    with Receiver() as receiver:
+        yield receiver
+
+
+def ids_in(path: Path) -> list[int]:
+    return sorted(int(span.span_id, 16) for span in read_json_lines(path))
+
+
+def test_spans_arrive_while_it_runs_and_nothing_is_left(folder: Path, receiver: Receiver) -> None:
+    file = folder / "spans.jsonl"
+    arguments = ["--endpoint", receiver.url, "--output-file", str(file)]
+    with agent(folder / "agent", *arguments) as running:
+        expected = producer.run(running.env, 1, 5000)
+        wait_for("all spans arrive", lambda: set(receiver.seen) == expected, PATIENCE_S)
+        late = producer.run(running.env, 10_000, 50)
+        assert running.end() == 0
+    assert receiver.seen == dict.fromkeys(expected | late, 1)
+    assert ids_in(file) == sorted(expected | late)
+    assert "5050 spans" in running.log
+    assert not group_alive(running.info["daemon_pid"])
+    assert [path.name for path in folder.iterdir()] == ["spans.jsonl"]
+
+
+def test_what_a_span_looks_like(folder: Path) -> None:
+    file = folder / "spans.jsonl"
+    with agent(folder / "agent", "--output-file", str(file)) as running:
+        producer.run(running.env, 7, 1)
+        assert running.end() == 0
+    (span,) = read_json_lines(file)
+    assert (span.name, span.service_name, span.scope_name) == ("work", "producer", "test")
+    assert span.trace_id == f"{1:016x}{7:016x}"
+
+
+def test_grpc(folder: Path) -> None:
+    seen: Counter[int] = Counter()
+
+    def export(request: bytes, context: Any) -> bytes:
+        seen.update(int(span.span_id, 16) for span in parse_request(request))
+        return b""
+
+    service, _, method = METHOD.lstrip("/").partition("/")
+    handler = grpc.method_handlers_generic_handler(
+        service, {method: grpc.unary_unary_rpc_method_handler(export)}
+    )
+    with ThreadPoolExecutor(1) as pool:
+        server = grpc.server(pool)
+        server.add_generic_rpc_handlers((handler,))
+        port = server.add_insecure_port("127.0.0.1:0")
+        server.start()
+        arguments = ["--endpoint", f"http://127.0.0.1:{port}", "--protocol", "grpc"]
+        with agent(folder / "agent", *arguments) as running:
+            expected = producer.run(running.env, 1, 1000)
+            assert running.end() == 0
+        server.stop(None).wait()
+    assert seen == dict.fromkeys(expected, 1)
+
+
+def test_a_receiver_that_is_not_there_yet_costs_disk_not_spans(folder: Path) -> None:
+    port = free_port()
+    arguments = ["--endpoint", f"http://127.0.0.1:{port}", "--rotation-s", "0.6"]
+    with agent(folder / "agent", *arguments) as running:
+        expected = producer.run(running.env, 1, 3000, interval_us=500)
+        wait_for("chunks pile up", lambda: len(running.chunks()) >= 3, PATIENCE_S)
+        with Receiver(port) as receiver:
+            wait_for("all spans arrive", lambda: set(receiver.seen) == expected, PATIENCE_S)
+            assert running.end() == 0
+    assert receiver.seen == dict.fromkeys(expected, 1)
+    assert "does not take spans" in running.log
+
+
+def test_a_kill_of_the_agent_loses_nothing(folder: Path, receiver: Receiver) -> None:
+    receiver.down = True
+    private = folder / "agent"
+    arguments = ["--endpoint", receiver.url, "--rotation-s", "0.6"]
+    with agent(private, *arguments) as running:
+        expected = producer.run(running.env, 1, 2000, interval_us=500)
+        wait_for("an attempt is made", lambda: receiver.refused > 0, PATIENCE_S)
+        expected |= producer.run(running.env, 10_000, 500)
+        running.end(signal.SIGKILL)
+    assert not receiver.seen
+    receiver.down = False
+    with agent(private, *arguments) as running:
+        expected |= producer.run(running.env, 20_000, 500)
+        wait_for("all spans arrive", lambda: set(receiver.seen) >= expected, PATIENCE_S)
+        assert running.end() == 0
+    assert receiver.seen == dict.fromkeys(expected, 1)
+    assert "an earlier run left" in running.log
+    assert [path for path in folder.rglob("*") if path.is_file()] == []
+
+
+def test_a_kill_at_any_moment_loses_nothing(folder: Path, receiver: Receiver) -> None:
+    private = folder / "agent"
+    arguments = ["--endpoint", receiver.url, "--rotation-s", "0.6"]
+    expected: set[int] = set()
+    for number in range(4):
+        with agent(private, *arguments) as running:
+            count = 700 * (number + 1)
+            expected |= producer.run(running.env, 10_000 * (number + 1), count, interval_us=300)
+            running.end(signal.SIGKILL)
+    # The last ones may come only at the end: a process that announced itself in a chunk that is gone, and has ended
+    # since, is waited for.
+    with agent(private, *arguments) as running:
+        assert running.end() == 0
+    assert set(receiver.seen) == expected
+
+
+# What root's processes find is one for the whole machine. So this agent runs as a user who has LTTNG_HOME for himself;
+# modules are imported first, because this user may not be able to reach the interpreter's.
+AS_USER = """
+import os, sys
+import importlib.metadata; importlib.metadata.version("k8s-tracing")
+import k8s_tracing.agent.main, k8s_tracing.cli, k8s_tracing.otlp
+if os.geteuid() == 0:
+    os.setgroups([]); os.setresgid(65534, 65534, 65534); os.setresuid(65534, 65534, 65534)
+sys.exit(k8s_tracing.cli.main(["agent", *sys.argv[1:]]))
+"""
+
+
+def test_the_users_daemon_goes_on_while_the_agent_is_dead(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder.chmod(0o777)
+    home, spool, file = folder / "home", folder / "spool", folder / "spans.jsonl"
+    for each in (home, spool):
+        each.mkdir()
+        each.chmod(0o777)
+    monkeypatch.setenv("LTTNG_HOME", str(home))
+    monkeypatch.setenv("LTTNG_UST_REGISTER_TIMEOUT", "10000")
+    as_user = {"user": 65534, "group": 65534} if os.geteuid() == 0 else {}
+    arguments = ["--spool", spool, "--output-file", file, "--rotation-s", "0.6"]
+
+    def start() -> "subprocess.Popen[str]":
+        started = subprocess.Popen(
+            [sys.executable, "-c", AS_USER, *arguments], stderr=subprocess.PIPE, text=True
+        )
+        running.append(started)
+        assert started.stderr is not None
+        said = []
+        for line in started.stderr:
+            said.append(line)
+            if "sending to" in line:
+                return started
+        raise AssertionError(f"the agent ended: {said}")
+
+    def produce(first: int) -> set[int]:
+        command = [str(producer.program()), str(first), "500", "200"]
+        subprocess.run(command, check=True, **as_user)  # type: ignore[call-overload]
+        return set(range(first, first + 500))
+
+    running: list[subprocess.Popen[str]] = []
+    try:
+        first = start()
+        expected = produce(1)
+        first.kill()
+        first.wait()
+        pid = int((spool / "lttng-sessiond.pid").read_text())
+        assert group_alive(pid)
+        expected |= produce(1000)
+        second = start()
+        expected |= produce(2000)
+        second.send_signal(signal.SIGTERM)
+        log = second.communicate(timeout=PATIENCE_S)[1]
+        assert second.returncode == 0, log
+    finally:
+        for process in running:
+            process.kill()
+            process.wait()
+            if process.stderr is not None:
+                process.stderr.close()
+    assert set(ids_in(file)) == expected
+    assert not group_alive(pid)
+    assert list(spool.iterdir()) == []
+
+
+def test_what_cannot_be_sent_stays_on_disk(folder: Path, receiver: Receiver) -> None:
+    receiver.down = True
+    private = folder / "agent"
+    with agent(private, "--endpoint", receiver.url) as running:
+        expected = producer.run(running.env, 1, 100)
+        running.process.send_signal(signal.SIGTERM)
+        wait_for("an attempt is made", lambda: receiver.refused > 0, PATIENCE_S)
+        assert running.end() == 1  # in a hurry
+    assert "could not be sent in time" in running.log
+    assert not group_alive(running.info["daemon_pid"])
+    receiver.down = False
+    with agent(private, "--endpoint", receiver.url) as running:
+        wait_for("all spans arrive", lambda: set(receiver.seen) == expected, PATIENCE_S)
+        assert running.end() == 0
+
+
+def test_a_chunk_that_cannot_be_read_does_not_hold_up_the_rest(folder: Path) -> None:
+    spool, file = folder / "spool", folder / "spans.jsonl"
+    broken = spool / "20260101T000000.000000000Z/archives/20260101T000000+0000-x-0/ust"
+    broken.mkdir(parents=True)
+    (broken / "metadata").write_bytes(b"no metadata")
+    (broken / "spans_0").write_bytes(b"no packet")
+    arguments = ["--spool", str(spool), "--output-file", str(file)]
+    with agent(folder / "agent", *arguments) as running:
+        expected = producer.run(running.env, 1, 100)
+        assert running.end() == 0
+    assert ids_in(file) == sorted(expected)
+    assert len(list((spool / "bad").iterdir())) == 1
+    assert "1 chunks could not be read" in running.log
+
+
+def test_agents_side_by_side(folder: Path) -> None:
+    files = [folder / name for name in ("a.jsonl", "b.jsonl")]
+    with (
+        agent(folder / "a", "--output-file", str(files[0])) as a,
+        agent(folder / "b", "--output-file", str(files[1])) as b,
+    ):
+        expected = [producer.run(a.env, 1, 500), producer.run(b.env, 1000, 500)]
+        assert (a.end(), b.end()) == (0, 0)
+    assert [ids_in(file) for file in files] == [sorted(ids) for ids in expected]
+
+
+def test_a_second_agent_on_the_same_folder_is_told(folder: Path) -> None:
+    with agent(folder / "agent", "--output-file", str(folder / "spans")) as running:
+        command = [sys.executable, "-m", "k8s_tracing", "agent", "--private", running.private]
+        second = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S)
+        assert second.returncode == 1
+        assert "another agent" in second.stderr
+        assert running.end() == 0
+
+
+def test_a_process_that_is_killed_loses_no_finished_span(folder: Path) -> None:
+    file = folder / "spans.jsonl"
+    with agent(folder / "agent", "--output-file", str(file)) as running:
+        with producer.start(running.env, 1, 1000, hold=True) as process:
+            assert producer.is_done(process)
+            process.kill()
+        assert running.end() == 0
+    assert ids_in(file) == list(range(1, 1001))
+
+
+def test_a_wrong_endpoint_is_said_before_anything_is_started(folder: Path) -> None:
+    command = [sys.executable, "-m", "k8s_tracing", "agent", "--private", folder / "agent"]
+    done = subprocess.run(
+        [*command, "--endpoint", "jaeger:4318"], capture_output=True, text=True, timeout=PATIENCE_S
+    )
+    assert done.returncode == 1
+    assert "http://HOST:4318" in done.stderr
+    assert list(folder.iterdir()) == []

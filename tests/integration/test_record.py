@@ -1,0 +1,146 @@
+"""`k8s-tracing record`: one command, nothing set up before, nothing left after."""
+
+import os
+import pty
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from k8s_tracing.otlp import read_json_lines
+from tests.integration import producer
+from tests.integration.producer import no_producer_left  # noqa: F401
+from tests.support.ports import free_port
+from tests.support.wait import wait_for
+
+RECORD = [sys.executable, "-m", "k8s_tracing", "record"]
+PATIENCE_S = 60.0
+
+
+@pytest.fixture
+def temp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the command makes its temporary folder; root's daemon runs as a user that must reach it."""
+    for folder in (tmp_path, *tmp_path.parents[:2]):
+        if folder.stat().st_uid == os.geteuid():
+            folder.chmod(folder.stat().st_mode | 0o011)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    for name in list(os.environ):
+        if name.startswith(("OTEL_", "K8S_TRACING_")):
+            monkeypatch.delenv(name)
+    return tmp_path
+
+
+def record(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [*RECORD, *arguments], capture_output=True, text=True, timeout=PATIENCE_S, check=False
+    )
+
+
+def test_traces_are_printed_as_trees(temp: Path) -> None:
+    done = record("--", str(producer.program()), "1", "3", "0")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("work") == 3
+    assert "producer" in done.stdout
+    assert "spans: 3; traces: 3" in done.stderr
+    assert list(temp.iterdir()) == []
+
+
+def test_a_python_program_needs_nothing_but_the_library(temp: Path) -> None:
+    program = (
+        "import k8s_tracing; k8s_tracing.init('shop')\n"
+        "with k8s_tracing.span('outer'):\n"
+        "    with k8s_tracing.span('inner', {'key': 'value'}): print('hello')\n"
+    )
+    done = record("--color", "never", "--", sys.executable, "-c", program)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("hello\n")
+    assert "shop" in done.stdout
+    assert done.stdout.index("outer") < done.stdout.index("inner")
+    assert "spans: 2; traces: 1" in done.stderr
+
+
+def test_spans_go_to_a_file(temp: Path) -> None:
+    file = temp / "spans.jsonl"
+    done = record("-o", str(file), "--", str(producer.program()), "1", "100", "0")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "done\n"
+    assert sorted(int(span.span_id, 16) for span in read_json_lines(file)) == list(range(1, 101))
+
+
+def test_a_receiver_that_is_not_there_is_said(temp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = f"http://127.0.0.1:{free_port()}"
+    done = record("--endpoint", url, "--", str(producer.program()), "1", "5", "0")
+    assert done.returncode == 1
+    assert "0 spans of 5" in done.stderr
+    assert list(temp.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("script", "status"), [("exit 3", 3), ("kill -9 $$", 137), ("kill -TERM $$", 143)]
+)
+def test_the_exit_status_is_the_programs(temp: Path, script: str, status: int) -> None:
+    done = record("--", "sh", "-c", script)
+    assert done.returncode == status
+    assert "no spans were recorded" in done.stderr
+    assert list(temp.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_signals_go_to_the_program(temp: Path, number: signal.Signals) -> None:
+    script = "trap 'echo got it; exit 5' INT TERM HUP; echo ready; while :; do sleep 0.1; done"
+    process = subprocess.Popen(
+        [*RECORD, "--", "sh", "-c", script],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    with process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(number)
+        output, _ = process.communicate(timeout=PATIENCE_S)
+    assert output == "got it\n"
+    assert process.returncode == 5
+    assert list(temp.iterdir()) == []
+
+
+def test_ctrl_c_reaches_the_program_once(temp: Path) -> None:
+    script = "n=0; trap 'n=$((n+1))' INT; echo ready; sleep 1; sleep 1; echo interrupts: $n"
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execv(RECORD[0], [*RECORD, "--", "sh", "-c", script])
+    output = b""
+
+    def has(text: bytes) -> bool:
+        nonlocal output
+        try:
+            output += os.read(terminal, 4096)
+        except OSError:  # the other end is closed
+            return True
+        return text in output
+
+    try:
+        wait_for("the program runs", lambda: has(b"ready"), PATIENCE_S)
+        os.write(terminal, b"\x03")
+        wait_for("the program ends", lambda: has(b"no spans"), PATIENCE_S)
+    finally:
+        os.close(terminal)
+        os.waitpid(pid, 0)
+    assert b"interrupts: 1" in output
+    assert list(temp.iterdir()) == []
+
+
+def test_a_program_that_does_not_exist(temp: Path) -> None:
+    done = record("--", "/does/not/exist")
+    assert done.returncode == 1
+    assert "cannot run /does/not/exist" in done.stderr
+    assert list(temp.iterdir()) == []
+
+
+def test_nothing_to_run(temp: Path) -> None:
+    done = record("--")
+    assert done.returncode == 1
+    assert "nothing to run" in done.stderr
