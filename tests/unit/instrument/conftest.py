@@ -8,9 +8,9 @@ import pytest
 
 from k8s_tracing import api
 from k8s_tracing.backends.memory import MemoryBackend
-from k8s_tracing.provider import TracerProvider
+from k8s_tracing.provider import make_provider
 from k8s_tracing.record import SpanRecord
-from k8s_tracing.settings import Limits
+from k8s_tracing.settings import Settings
 
 TRACE_ID, SPAN_ID = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 TRACEPARENT = f"00-{TRACE_ID}-{SPAN_ID}-01"
@@ -19,7 +19,8 @@ TRACEPARENT = f"00-{TRACE_ID}-{SPAN_ID}-01"
 @pytest.fixture
 def spans() -> Iterator[list[SpanRecord]]:
     """The spans that have ended so far, in that order."""
-    backend = MemoryBackend({"service.name": "unit"}, Limits())
-    api._use(TracerProvider(backend))
-    yield backend.records
+    provider = make_provider(Settings(backend="memory"), "unit")
+    assert isinstance(provider.backend, MemoryBackend)
+    api._use(provider)
+    yield provider.backend.records
     api._use(None)
