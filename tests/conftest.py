@@ -4,6 +4,7 @@ A program that is missing is a failure that says how to install it. Nothing is s
 """
 
 import importlib.util
+import os
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -42,6 +43,21 @@ def session_daemon() -> Iterator[SessionDaemon]:
     """A private lttng-sessiond for one test."""
     with SessionDaemon() as daemon:
         yield daemon
+
+
+@pytest.fixture(scope="session")
+def registered_daemon() -> Iterator[SessionDaemon]:
+    """A private daemon with which this very process registers: liblttng-ust reads the variable once."""
+    with SessionDaemon() as daemon:
+        before = os.environ.get("LTTNG_HOME")
+        os.environ["LTTNG_HOME"] = str(daemon.home)
+        try:
+            yield daemon
+        finally:
+            if before is None:
+                del os.environ["LTTNG_HOME"]
+            else:
+                os.environ["LTTNG_HOME"] = before
 
 
 def _version(program: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
@@ -76,21 +75,6 @@ class Lttng:
         with Relay() as relay:
             requests = [*relay.read(self.session.output), *relay.finish()]
         return [span for request in requests for span in parse_request(request.body)]
-
-
-@pytest.fixture(scope="session")
-def registered_daemon() -> Iterator[SessionDaemon]:
-    """A private daemon with which this very process registers: liblttng-ust reads the variable once."""
-    with SessionDaemon() as daemon:
-        before = os.environ.get("LTTNG_HOME")
-        os.environ["LTTNG_HOME"] = str(daemon.home)
-        try:
-            yield daemon
-        finally:
-            if before is None:
-                del os.environ["LTTNG_HOME"]
-            else:
-                os.environ["LTTNG_HOME"] = before
 
 
 @pytest.fixture(params=["memory", "otel", "lttng"])
