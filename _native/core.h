@@ -172,6 +172,8 @@ struct span_start {
 
 /* A new span: made current and started by `with` if make_current, else started now. */
 PyObject *span_new(Tracer *tracer, const struct span_arguments *arguments, bool make_current);
+/* Of a span whose references were dropped. */
+void span_free(Span *span);
 int span_start(Span *span, const struct span_start *start);
 int span_finish(Span *span);
 /* Of a recording span that has not ended; past the limits they are counted and dropped. */

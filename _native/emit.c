@@ -62,11 +62,9 @@ int k8s_tracing_recording(void)
 
 void k8s_tracing_start_span(const struct k8s_tracing_start *start)
 {
-	if (!k8s_tracing_recording())
-		return;
 	if (coarse_now_s() >= process.due_s)
 		announce();
-	lttng_ust_do_tracepoint(k8s_tracing, start_span, start, process.instance_id);
+	lttng_ust_tracepoint(k8s_tracing, start_span, start, process.instance_id);
 }
 
 void k8s_tracing_end_span(const struct k8s_tracing_end *end)

@@ -85,6 +85,7 @@ extern const struct k8s_tracing_provider k8s_tracing_provider;
 /* Is a session recording our spans? A load and a branch. */
 int k8s_tracing_recording(void);
 
+/* To be called only while k8s_tracing_recording(), which whoever makes a span has asked anyway. */
 void k8s_tracing_start_span(const struct k8s_tracing_start *start);
 void k8s_tracing_end_span(const struct k8s_tracing_end *end);
 void k8s_tracing_span_event(const struct k8s_tracing_event *event);

@@ -365,8 +365,7 @@ static void span_dealloc(Span *span)
 	Py_XDECREF(span->tracer);
 	Py_XDECREF(span->name);
 	Py_XDECREF(span->status_message);
-	attributes_clear(&span->attributes);
-	PyObject_GC_Del(span);
+	span_free(span);
 	Py_DECREF(type);
 }
 
