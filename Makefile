@@ -68,7 +68,7 @@ format: setup ## rewrite Python and C the way lint wants them
 	@$(BIN)/clang-format -i $(C_FILES)
 
 bench: setup ## the cost of one span, against the C limit and against OpenTelemetry's SDK
-	@$(BIN)/python benchmarks/span_cost.py $(ARGS)
+	@$(BIN)/python -m benchmarks.span_cost $(ARGS)
 
 clean: ## remove .venv and what was built in the tree; Jaeger's cache stays
 	rm -rf .venv build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis
