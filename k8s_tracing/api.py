@@ -5,21 +5,24 @@ from __future__ import annotations
 import atexit
 import dataclasses
 import logging
+import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar, overload
 
 from opentelemetry import context as context_api
-from opentelemetry import propagate, trace
+from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.propagators.composite import CompositePropagator
 from opentelemetry.propagators.textmap import TextMapPropagator
 from opentelemetry.util import types
 
 from k8s_tracing import backends
+from k8s_tracing.backends.noop import NoopBackend
 from k8s_tracing.decorator import decorate, default_name
 from k8s_tracing.errors import K8sTracingError
+from k8s_tracing.propagation import propagate
 from k8s_tracing.provider import TracerProvider, make_provider
 from k8s_tracing.resource import version
 from k8s_tracing.sampling import from_argument
@@ -35,9 +38,33 @@ except ImportError:  # not CPython, or not built: the fallback's own spans
 _logger = logging.getLogger("k8s_tracing")
 _F = TypeVar("_F", bound=Callable[..., object])
 
-_lock = threading.Lock()
+_lock = threading.RLock()
 _provider: TracerProvider | None = None
-_tracer: trace.Tracer = trace.NoOpTracer()
+_initialised = False  # by `init`, not by the environment
+
+
+class _FirstTracer(trace.Tracer):
+    """The tracer before `init`, where OTEL_PYTHON_TRACER_PROVIDER=k8s_tracing stands for that call.
+
+    The first span starts tracing, as OpenTelemetry's first tracer does.
+    """
+
+    def start_span(self, *args: Any, **kwargs: Any) -> trace.Span:
+        return self._start().start_span(*args, **kwargs)
+
+    def start_as_current_span(self, *args: Any, **kwargs: Any) -> Any:
+        return self._start().start_as_current_span(*args, **kwargs)
+
+    def _start(self) -> trace.Tracer:
+        trace.get_tracer_provider()  # which calls tracer_provider(), which makes another tracer the default
+        return trace.NoOpTracer() if _tracer is self else _tracer
+
+
+_tracer: trace.Tracer = (
+    _FirstTracer()
+    if os.environ.get("OTEL_PYTHON_TRACER_PROVIDER") == "k8s_tracing"
+    else trace.NoOpTracer()
+)
 set_default(_tracer)
 
 
@@ -50,6 +77,9 @@ def init(
     propagators: Sequence[TextMapPropagator] | None = None,
 ) -> None:
     """Start tracing in this process. Call it once, early; a second call changes nothing.
+
+    A k8s_tracing provider that is OpenTelemetry's already, as under `opentelemetry-instrument`, stays the only one: it
+    was made from the environment, and a service name, backend, resource or sampler given here is too late.
 
     Args:
         service_name: `service.name` of this process's spans; OTEL_SERVICE_NAME when None.
@@ -65,24 +95,72 @@ def init(
         BackendUnavailable: the named backend cannot work here.
         K8sTracingError: an argument is wrong.
     """
-    global _provider
+    global _initialised
     if service_name is not None and not (isinstance(service_name, str) and service_name):
         raise K8sTracingError(f"a service's name is a str and not empty, not {service_name!r}")
+    sampling = from_argument(sampler) if sampler is not None else None
     with _lock:
-        if _provider is not None:
+        if _initialised and _provider is not None:
             _logger.info("init() was called again: the first call's settings stay")
             return
-        settings = from_environment()
-        if backend is not None:
-            settings = dataclasses.replace(settings, backend=backend)
-        if sampler is not None:
-            settings = dataclasses.replace(settings, sampling=from_argument(sampler))
-        provider = make_provider(settings, service_name, resource)
+        provider = _provider or _global_provider()
+        if provider is not None:
+            given = {
+                "service_name": service_name,
+                "backend": backend,
+                "resource": resource,
+                "sampler": sampler,
+            }
+            late = ", ".join(name for name, value in given.items() if value is not None)
+            if late:
+                _logger.warning(
+                    "init(): %s came too late: OpenTelemetry's tracer provider is k8s_tracing already, made from the "
+                    "environment; set OTEL_SERVICE_NAME, K8S_TRACING_BACKEND, OTEL_RESOURCE_ATTRIBUTES or "
+                    "OTEL_TRACES_SAMPLER there",
+                    late,
+                )
+        else:
+            settings = from_environment()
+            if backend is not None:
+                settings = dataclasses.replace(settings, backend=backend)
+            if sampling is not None:
+                settings = dataclasses.replace(settings, sampling=sampling)
+            provider = make_provider(settings, service_name, resource)
+            trace.set_tracer_provider(provider)
         if propagators is not None:
             propagate.set_global_textmap(CompositePropagator(list(propagators)))
-        trace.set_tracer_provider(provider)
-        _use(provider)
-        atexit.register(shutdown)
+        _initialised = True
+        _begin(provider)
+
+
+def tracer_provider() -> TracerProvider:
+    """Return the provider in use, one made from the environment if there is none.
+
+    OpenTelemetry calls it for ``OTEL_PYTHON_TRACER_PROVIDER=k8s_tracing``. Nobody who could read an exception called
+    `init`, and a wrong variable must not stop the application: that is logged, and nothing is recorded.
+    """
+    with _lock:
+        if _provider is not None:
+            return _provider
+        try:
+            provider = make_provider(from_environment(), None)
+        except K8sTracingError as error:
+            _logger.error("no tracing: %s", error)
+            provider = TracerProvider(NoopBackend())
+        _begin(provider)
+        return provider
+
+
+def _global_provider() -> TracerProvider | None:
+    """OpenTelemetry's global provider, if it is one of ours that still works; makes none."""
+    provider = getattr(trace, "_TRACER_PROVIDER", None)
+    return provider if isinstance(provider, TracerProvider) and not provider.has_ended else None
+
+
+def _begin(provider: TracerProvider) -> None:
+    _use(provider)
+    atexit.unregister(shutdown)
+    atexit.register(shutdown)
 
 
 def _use(provider: TracerProvider | None) -> None:
@@ -209,10 +287,12 @@ def flush(timeout_ms: int = 30_000) -> bool:
 
 def shutdown() -> None:
     """Flush and stop tracing; spans are no-ops from now on. Called at exit by itself."""
+    global _initialised
     with _lock:
         provider = _provider
         if provider is None:
             return
         atexit.unregister(shutdown)
+        _initialised = False
         _use(None)
     provider.shutdown()

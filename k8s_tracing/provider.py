@@ -9,7 +9,7 @@ from opentelemetry.util import types
 
 from k8s_tracing import backends
 from k8s_tracing.resource import detect
-from k8s_tracing.settings import Settings, from_environment
+from k8s_tracing.settings import Settings
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import SpanProcessor
@@ -24,6 +24,7 @@ class TracerProvider(trace.TracerProvider):
 
     def __init__(self, backend: backends.Backend) -> None:
         self.backend = backend
+        self.has_ended = False
 
     def get_tracer(
         self,
@@ -50,6 +51,7 @@ class TracerProvider(trace.TracerProvider):
 
     def shutdown(self) -> None:
         """Flush, then record no more."""
+        self.has_ended = True
         self.backend.shutdown()
 
 
@@ -72,8 +74,3 @@ def make_provider(
             settings.sampling,
         )
     )
-
-
-def tracer_provider() -> TracerProvider:
-    """Return the provider that ``OTEL_PYTHON_TRACER_PROVIDER=k8s_tracing`` asks for."""
-    return make_provider(from_environment(), None)
