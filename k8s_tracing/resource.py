@@ -1,13 +1,13 @@
 """Who this process is: the resource attributes of its spans.
 
-Names are OpenTelemetry's semantic conventions 1.4x (service, telemetry, process, host, os, container).
+Names are OpenTelemetry's semantic conventions 1.44 (service, telemetry, process, host, os, container, k8s). What the
+user says goes before environment variables, and these go before what files say.
 """
 
 from __future__ import annotations
 
 import os
 import platform
-import re
 import sys
 import uuid
 from collections.abc import Mapping
@@ -16,13 +16,12 @@ from pathlib import Path
 
 from opentelemetry.util.types import AttributeValue
 
+from k8s_tracing import kubernetes
+
 Attributes = dict[str, AttributeValue]
 
-_CONTAINER_ID = re.compile(r"(?:^|[-/:])([0-9a-f]{64})(?:\.scope)?$")
-#: Files that a container runtime mounts from the container's own folder: .../containers/<id>/hostname
-_OWN_FOLDER = re.compile(
-    r"/containers/([0-9a-f]{64})/(?:userdata/)?(?:hostname|resolv\.conf|hosts)$"
-)
+_INSTANCE = "service.instance.id"
+_instance_id = ""  # the last one that was made here
 
 
 def version() -> str:
@@ -34,27 +33,34 @@ def version() -> str:
 
 
 def detect(
-    service_name: str | None, given: Mapping[str, AttributeValue], root: Path = Path("/")
+    service_name: str | None,
+    given: Mapping[str, AttributeValue],
+    root: Path = Path("/"),
+    environ: Mapping[str, str] = os.environ,
 ) -> Attributes:
     """Return all that is known of this process.
 
     Args:
         service_name: name of the service; `unknown_service:<program>` when None, as OpenTelemetry says.
         given: attributes from the user and OTEL_RESOURCE_ATTRIBUTES; they win over what is detected.
-        root: where /proc and /etc lie.
+        root: where /proc and /var lie.
+        environ: where the variables of the Downward API are.
     """
     attributes: Attributes = {
         "telemetry.sdk.language": "python",
         "telemetry.sdk.name": "k8s_tracing",
         "telemetry.sdk.version": version(),
+        "telemetry.distro.name": "k8s_tracing",
+        "telemetry.distro.version": version(),
         "host.name": platform.node(),
         "host.arch": {"x86_64": "amd64", "aarch64": "arm64"}.get(
             platform.machine(), platform.machine()
         ),
         "os.type": platform.system().lower(),
         **process_attributes(),
+        **kubernetes.identity(environ, root),
     }
-    container = container_id(root)
+    container = kubernetes.container_id(environ, root)
     if container:
         attributes["container.id"] = container
     attributes.update(given)
@@ -66,12 +72,15 @@ def detect(
 
 
 def process_attributes() -> Attributes:
-    """Return what is another in each process, also in a forked one.
+    """Return what is another in each process.
 
-    The command line is left out: it may hold secrets.
+    The conventions want a `service.instance.id` that no other process of the service has: a random UUID, unless the
+    user gives one. The command line is left out: it may hold secrets.
     """
+    global _instance_id
+    _instance_id = str(uuid.uuid4())
     return {
-        "service.instance.id": str(uuid.uuid4()),
+        _INSTANCE: _instance_id,
         "process.pid": os.getpid(),
         "process.executable.name": Path(sys.executable or "python").name,
         "process.executable.path": sys.executable or "",
@@ -80,37 +89,9 @@ def process_attributes() -> Attributes:
     }
 
 
-def container_id(root: Path = Path("/")) -> str | None:
-    """Return the id of the container this process runs in, 64 hex digits, or None.
-
-    From /proc/self/cgroup (version 1, or version 2 without a cgroup namespace). With a namespace that file says
-    "0::/", and the mounted /etc/hostname tells, but not in Kubernetes: there it lies in the pod sandbox's folder and
-    would name the pause container.
-    """
-    for line in _lines(root / "proc/self/cgroup"):
-        found = _CONTAINER_ID.search(line.strip())
-        if found:
-            return found.group(1)
-    if _in_kubernetes(root):
-        return None
-    for line in _lines(root / "proc/self/mountinfo"):
-        fields = line.split()
-        found = _OWN_FOLDER.search(fields[3]) if len(fields) > 3 else None
-        if found:
-            return found.group(1)
-    return None
-
-
-def _in_kubernetes(root: Path) -> bool:
-    return (
-        "KUBERNETES_SERVICE_HOST" in os.environ
-        or (root / "var/run/secrets/kubernetes.io").exists()
-        or any("/kubelet/pods/" in line for line in _lines(root / "proc/self/mountinfo"))
-    )
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return []
+def in_child(attributes: Mapping[str, AttributeValue]) -> Attributes:
+    """Return the attributes of a forked child, given its parent's; an instance id that the user gave stays."""
+    own: Attributes = {"process.pid": os.getpid()}
+    if attributes.get(_INSTANCE) == _instance_id:
+        own |= process_attributes()
+    return {**attributes, **own}

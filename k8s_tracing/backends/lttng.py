@@ -18,7 +18,7 @@ from opentelemetry.util import types
 from k8s_tracing import _core
 from k8s_tracing.backends.native import NativeTracers
 from k8s_tracing.errors import BackendUnavailable
-from k8s_tracing.resource import process_attributes
+from k8s_tracing.resource import in_child
 from k8s_tracing.sampling import Sampling
 from k8s_tracing.settings import Limits
 
@@ -131,7 +131,7 @@ class LttngBackend(NativeTracers):
 
     def _after_fork(self) -> None:
         """A forked process is an instance of its own."""
-        self._resource = {**self._resource, **process_attributes()}
+        self._resource = in_child(self._resource)
         for tracer in self._scopes.values():
             tracer.resource = self._resource
         self._announce_process(self._resource)

@@ -42,11 +42,14 @@ class OtelBackend:
             from opentelemetry.sdk.resources import Resource
             from opentelemetry.sdk.trace import TracerProvider
             from opentelemetry.sdk.trace.export import BatchSpanProcessor
+            from opentelemetry.sdk.version import __version__
         except ImportError as error:
             raise BackendUnavailable(
                 f"OpenTelemetry's SDK is missing ({error}): pip install 'k8s-tracing[otlp]'"
             ) from error
-        self._provider = TracerProvider(_sampler(sampling), Resource(resource))
+        # The SDK makes the spans here: its own telemetry.sdk.* are the true ones.
+        sdk = {"telemetry.sdk.name": "opentelemetry", "telemetry.sdk.version": __version__}
+        self._provider = TracerProvider(_sampler(sampling), Resource({**resource, **sdk}))
         exporter = exporter or _exporter()
         if exporter is not None:
             self._provider.add_span_processor(BatchSpanProcessor(exporter))

@@ -5,68 +5,11 @@ import pytest
 
 from k8s_tracing import resource
 
-ID = "0123456789abcdef" * 4
-
 
 @pytest.fixture
-def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+def root(tmp_path: Path) -> Path:
     (tmp_path / "proc/self").mkdir(parents=True)
     return tmp_path
-
-
-def write(root: Path, name: str, text: str) -> None:
-    (root / "proc/self" / name).write_text(text)
-
-
-@pytest.mark.parametrize(
-    "line",
-    [
-        f"4:cpu,cpuacct:/docker/{ID}",
-        f"0::/system.slice/docker-{ID}.scope",
-        f"0::/kubepods.slice/kubepods-burstable.slice/kubepods-pod1_2.slice/cri-containerd-{ID}.scope",
-        f"0::/system.slice/containerd.service/kubepods-besteffort-pod1.slice:cri-containerd:{ID}",
-        f"11:memory:/kubepods/burstable/pod0123/{ID}",
-    ],
-)
-def test_container_id_from_cgroup(root: Path, line: str) -> None:
-    write(root, "cgroup", line + "\n")
-    assert resource.container_id(root) == ID
-
-
-@pytest.mark.parametrize(
-    "line",
-    [
-        "0::/user.slice/user-1000.slice/session-2.scope",
-        "0::/user.slice/user@1000.service/app.slice/app-gnome-x-1234.scope",
-        "0::/",
-        f"0::/{ID}0",
-    ],
-)
-def test_other_cgroups_are_no_containers(root: Path, line: str) -> None:
-    write(root, "cgroup", line + "\n")
-    assert resource.container_id(root) is None
-
-
-MOUNT = f"500 400 8:1 /var/lib/docker/containers/{ID}/hostname /etc/hostname rw - ext4 /dev/sda1 rw"
-
-
-def test_container_id_from_the_mounted_hostname_under_a_cgroup_namespace(root: Path) -> None:
-    write(root, "cgroup", "0::/\n")
-    write(root, "mountinfo", MOUNT + "\n")
-    assert resource.container_id(root) == ID
-
-
-def test_in_kubernetes_the_mounted_hostname_is_the_sandbox_and_not_the_container(
-    root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write(root, "cgroup", "0::/\n")
-    kubelet = "501 400 8:1 /var/lib/kubelet/pods/1-2/etc-hosts /etc/hosts rw - ext4 /dev/sda1 rw"
-    write(root, "mountinfo", MOUNT + "\n" + kubelet + "\n")
-    assert resource.container_id(root) is None
-    write(root, "mountinfo", MOUNT + "\n")
-    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
-    assert resource.container_id(root) is None
 
 
 def test_what_the_user_gives_wins(root: Path) -> None:
@@ -78,3 +21,41 @@ def test_what_the_user_gives_wins(root: Path) -> None:
 
 def test_a_service_without_a_name_is_unknown(root: Path) -> None:
     assert str(resource.detect(None, {}, root)["service.name"]).startswith("unknown_service:python")
+
+
+def test_the_library_says_who_made_the_spans(root: Path) -> None:
+    found = resource.detect("shop", {}, root, {})
+    assert found["telemetry.sdk.name"] == found["telemetry.distro.name"] == "k8s_tracing"
+    assert found["telemetry.distro.version"] == resource.version()
+
+
+def test_a_pod_is_described_by_the_user_then_variables_then_files(root: Path) -> None:
+    uid = "5f8e3c1a-0d2b-4c6d-9e7f-a1b2c3d4e5f6"
+    (root / "proc/self/cgroup").write_text(f"0::/kubepods/burstable/pod{uid}/{'ab' * 32}\n")
+    namespace = root / "var/run/secrets/kubernetes.io/serviceaccount/namespace"
+    namespace.parent.mkdir(parents=True)
+    namespace.write_text("from-file")
+    environ = {"POD_NAME": "cart-7", "NODE_NAME": "node-1", "OTEL_POD_IP": "10.1.2.3"}
+    found = resource.detect("shop", {"k8s.node.name": "mine"}, root, environ)
+    assert {key: found[key] for key in found if key.startswith("k8s.")} == {
+        "k8s.pod.name": "cart-7",
+        "k8s.pod.uid": uid,
+        "k8s.pod.ip": "10.1.2.3",
+        "k8s.namespace.name": "from-file",
+        "k8s.node.name": "mine",
+    }
+    assert found["container.id"] == "ab" * 32
+
+
+def test_a_forked_child_is_another_instance_unless_the_user_named_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(os, "getpid", lambda: 7)
+    named = resource.detect("shop", {"service.instance.id": "shop-0"})
+    monkeypatch.setattr(os, "getpid", lambda: 8)
+    assert resource.in_child(named) == {**named, "process.pid": 8}
+    parent = resource.detect("shop", {})
+    child = resource.in_child(parent)
+    assert child["process.pid"] == 8
+    assert child["service.instance.id"] != parent["service.instance.id"]
+    assert set(child) == set(parent)
