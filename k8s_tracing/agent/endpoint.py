@@ -31,7 +31,7 @@ class Endpoint:
     """One OTLP receiver and how to talk to it.
 
     Attributes:
-        url: With HTTP the whole URL that is posted to.
+        url: With HTTP the whole URL that is posted to. May hold a password: `address` does not.
         headers: Never logged: they hold credentials.
         gzip: Are requests compressed?
         insecure: Whether gRPC goes without TLS where the URL has no scheme.
@@ -41,7 +41,7 @@ class Endpoint:
     """
 
     protocol: str
-    url: str
+    url: str = field(repr=False)
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     timeout_s: float = DEFAULT_TIMEOUT_S
     gzip: bool = False
