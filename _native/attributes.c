@@ -84,26 +84,34 @@ void attributes_clear(struct attributes *a)
  */
 
 enum value_type {
-	VALUE_NONE,
+	VALUE_REFUSED, /* OpenTelemetry does not allow it */
+	VALUE_NULL,    /* None: an empty AnyValue */
 	VALUE_STRING,
 	VALUE_BOOL,
 	VALUE_INT,
 	VALUE_DOUBLE,
 	VALUE_BYTES,
-	VALUE_ARRAY
+	VALUE_NESTED
 };
 
 /* A value taken out of its Python object, with the size of its AnyValue. */
 struct value {
 	enum value_type type;
-	uint32_t size;	     /* of the AnyValue message */
-	Py_ssize_t length;   /* of text */
-	const char *text;    /* VALUE_STRING, VALUE_BYTES */
-	PyObject *keep;	     /* owns text or, of VALUE_ARRAY, is the tuple of items */
-	uint32_t array_size; /* of the ArrayValue message */
-	uint64_t number;     /* VALUE_BOOL, VALUE_INT */
+	size_t size;		  /* of the AnyValue message */
+	Py_ssize_t length;	  /* of text */
+	const char *text;	  /* VALUE_STRING, VALUE_BYTES */
+	PyObject *keep;		  /* owns text */
+	struct attributes nested; /* VALUE_NESTED: the AnyValue message */
+	uint64_t number;	  /* VALUE_BOOL, VALUE_INT */
 	double real;
 };
+
+static void release(struct value *value)
+{
+	Py_XDECREF(value->keep);
+	if (value->nested.bytes)
+		PyMem_Free(value->nested.bytes);
+}
 
 static size_t text_size(Py_ssize_t length)
 {
@@ -131,7 +139,7 @@ static int take_string(PyObject *object, struct value *value)
 		Py_XDECREF(cut);
 	else
 		value->keep = cut;
-	value->size = (uint32_t)text_size(value->length);
+	value->size = text_size(value->length);
 	return 0;
 }
 
@@ -164,43 +172,7 @@ static int take_int(PyObject *object, struct value *value)
 	return 0;
 }
 
-static int take(PyObject *object, struct value *value, bool nested);
-
-/* Of values that are no sequences themselves; None may stand among them as OpenTelemetry allows. */
-static int take_array(PyObject *object, struct value *value)
-{
-	PyObject *items = PySequence_Tuple(object);
-	size_t size = 0;
-
-	if (!items)
-		return -1;
-	for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(items); i++) {
-		PyObject *item = PyTuple_GET_ITEM(items, i);
-		struct value v = {0};
-
-		if (take(item, &v, true)) {
-			Py_DECREF(items);
-			return -1;
-		}
-		Py_XDECREF(v.keep);
-		if (v.type == VALUE_NONE && item != Py_None) {
-			Py_DECREF(items);
-			return 0;
-		}
-		size += 1 + varint_size(v.size) + v.size;
-		if (size > MAX_BYTES)
-			break; /* too large whatever follows; attributes_set drops it */
-	}
-	value->type = VALUE_ARRAY;
-	value->keep = items;
-	value->array_size = (uint32_t)size;
-	value->size = (uint32_t)(1 + varint_size(size) + size);
-	return 0;
-}
-
-/* Leaves VALUE_NONE for what OpenTelemetry does not allow. -1 with an exception when Python fails.
- */
-static int take(PyObject *object, struct value *value, bool nested)
+static int take_scalar(PyObject *object, struct value *value)
 {
 	if (PyUnicode_Check(object))
 		return take_string(object, value);
@@ -222,11 +194,11 @@ static int take(PyObject *object, struct value *value, bool nested)
 		value->type = VALUE_BYTES;
 		value->text = PyBytes_AS_STRING(object);
 		value->length = Py_MIN(PyBytes_GET_SIZE(object), core.limits.value_length);
-		value->size = (uint32_t)text_size(value->length);
+		value->size = text_size(value->length);
 		return 0;
 	}
-	if (!nested && PySequence_Check(object) && !PyByteArray_Check(object))
-		return take_array(object, value);
+	if (object == Py_None)
+		value->type = VALUE_NULL;
 	return 0;
 }
 
@@ -256,34 +228,269 @@ static uint8_t *put_value(uint8_t *p, const struct value *value)
 		memcpy(p, &value->real,
 		       8); /* little-endian, as every machine that LTTng's users run */
 		return p + 8;
-	case VALUE_ARRAY:
-		*p++ = OTLP_ARRAY_VALUE;
-		p = put_varint(p, value->array_size);
-		for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(value->keep); i++) {
-			struct value item = {0};
-
-			/* take_array() took the same immutable items: only memory can fail */
-			if (take(PyTuple_GET_ITEM(value->keep, i), &item, true))
-				return NULL;
-			*p++ = OTLP_ARRAY_VALUES;
-			p = put_varint(p, item.size);
-			p = put_value(p, &item);
-			Py_XDECREF(item.keep);
-		}
+	case VALUE_NESTED:
+		memcpy(p, value->nested.bytes, value->nested.size);
+		return p + value->nested.size;
+	case VALUE_NULL:
+	case VALUE_REFUSED:
 		return p;
-	case VALUE_NONE:
-		return p; /* an empty AnyValue is OTLP's null */
 	}
 	Py_UNREACHABLE();
+}
+
+/* ---- sequences, mappings and what has to become a text first
+ * ----------------------------------------- */
+
+/* Deeper ones are cut: a list may contain itself. */
+#define MAX_DEPTH 8
+
+static int write_value(struct attributes *out, PyObject *object, PyObject *key, int depth);
+
+/* Nothing that is written to it after that matters: it is dropped. */
+static bool too_large(const struct attributes *out)
+{
+	return out->size > MAX_BYTES;
+}
+
+/* A length goes in front of what it counts: one byte is kept for it, which most fit in. */
+static int open_field(struct attributes *out, uint8_t tag, uint32_t *mark)
+{
+	if (reserve(out, 2))
+		return -1;
+	out->bytes[out->size] = tag;
+	out->size += 2;
+	*mark = out->size;
+	return 0;
+}
+
+static int close_field(struct attributes *out, uint32_t mark)
+{
+	uint32_t size = out->size - mark;
+	int more = varint_size(size) - 1;
+
+	if (too_large(out))
+		return 0;
+	if (more) {
+		if (reserve(out, (size_t)more))
+			return -1;
+		memmove(out->bytes + mark + more, out->bytes + mark, size);
+		out->size += (uint32_t)more;
+	}
+	put_varint(out->bytes + mark - 1, size);
+	return 0;
+}
+
+static int write_item(struct attributes *out, PyObject *item, PyObject *key, int depth)
+{
+	uint32_t mark;
+
+	if (open_field(out, OTLP_ARRAY_VALUES, &mark) || write_value(out, item, key, depth))
+		return -1;
+	return close_field(out, mark);
+}
+
+static int write_entry(struct attributes *out, PyObject *key, PyObject *value, int depth)
+{
+	PyObject *keep = NULL;
+	Py_ssize_t length;
+	const char *text = utf8(key, &length, &keep);
+	uint32_t entry, mark;
+	int result = -1;
+
+	if (!text || open_field(out, OTLP_KVLIST_VALUES, &entry))
+		goto out;
+	if (length <= MAX_BYTES) {
+		if (reserve(out, text_size(length)))
+			goto out;
+		put_text(out->bytes + out->size, OTLP_KEY, text, length);
+	}
+	out->size += (uint32_t)Py_MIN(text_size(length), MAX_BYTES + 1);
+	if (too_large(out)) /* whatever follows */
+		result = 0;
+	else if (!open_field(out, OTLP_VALUE, &mark) && !write_value(out, value, key, depth) &&
+		 !close_field(out, mark))
+		result = close_field(out, entry);
+out:
+	Py_XDECREF(keep);
+	return result;
+}
+
+static int write_sequence(struct attributes *out, PyObject *object, PyObject *key, int depth)
+{
+	PyObject *iterator, *item;
+	int result = 0;
+
+	if (PyList_CheckExact(object) || PyTuple_CheckExact(object)) {
+		/* the size is asked each time: an item's code may change the list */
+		for (Py_ssize_t i = 0; !result && i < PySequence_Fast_GET_SIZE(object); i++) {
+			item = Py_NewRef(PySequence_Fast_GET_ITEM(object, i));
+			result = write_item(out, item, key, depth);
+			Py_DECREF(item);
+			if (too_large(out))
+				break;
+		}
+		return result;
+	}
+	iterator = PyObject_GetIter(object);
+	if (!iterator)
+		return -1;
+	while (!result && !too_large(out) && (item = PyIter_Next(iterator))) {
+		result = write_item(out, item, key, depth);
+		Py_DECREF(item);
+	}
+	Py_DECREF(iterator);
+	return PyErr_Occurred() ? -1 : result;
+}
+
+/* As OpenTelemetry does: an empty key is left out, another object is a key by its text. */
+static int add_entry(PyObject *entries, PyObject *key, PyObject *value, PyObject *subject)
+{
+	int truth = PyObject_IsTrue(key);
+	PyObject *text;
+	int result;
+
+	if (truth < 0)
+		return -1;
+	if (!truth) {
+		report("attribute", subject, key);
+		return 0;
+	}
+	text = plain_text(key);
+	result = text ? PyDict_SetItem(entries, text, value) : -1;
+	Py_XDECREF(text);
+	return result;
+}
+
+/* A dict of our own, whose keys are str: whatever code runs meanwhile does not change it. */
+static PyObject *entries_of(PyObject *mapping, PyObject *subject)
+{
+	PyObject *items = PyMapping_Items(mapping), *entries = items ? PyDict_New() : NULL;
+	int result = entries ? 0 : -1;
+
+	for (Py_ssize_t i = 0; !result && i < PyList_GET_SIZE(items); i++) {
+		PyObject *item = PyList_GET_ITEM(items, i);
+
+		if (PyTuple_Check(item) && PyTuple_GET_SIZE(item) == 2)
+			result = add_entry(entries, PyTuple_GET_ITEM(item, 0),
+					   PyTuple_GET_ITEM(item, 1), subject);
+	}
+	Py_XDECREF(items);
+	if (result)
+		Py_CLEAR(entries);
+	return entries;
+}
+
+static int write_mapping(struct attributes *out, PyObject *object, PyObject *subject, int depth)
+{
+	PyObject *entries = entries_of(object, subject), *key, *value;
+	Py_ssize_t position = 0;
+	int result = entries ? 0 : -1;
+
+	while (!result && !too_large(out) && PyDict_Next(entries, &position, &key, &value))
+		result = write_entry(out, key, value, depth);
+	Py_XDECREF(entries);
+	return result;
+}
+
+/* 1 for a sequence, 2 for a mapping, 0 for neither. */
+static int nesting_kind(PyObject *object)
+{
+	int result;
+
+	if (PyList_Check(object) || PyTuple_Check(object))
+		return 1;
+	if (PyDict_Check(object))
+		return 2;
+	result = PyObject_IsInstance(object, core.sequence_type);
+	if (result)
+		return result;
+	result = PyObject_IsInstance(object, core.mapping_type);
+	return result == 1 ? 2 : result;
+}
+
+static int take_nested(PyObject *object, PyObject *key, int kind, int depth, struct value *value)
+{
+	struct attributes *out = &value->nested;
+	uint32_t mark;
+
+	value->type = VALUE_NESTED;
+	if (open_field(out, kind == 1 ? OTLP_ARRAY_VALUE : OTLP_KVLIST_VALUE, &mark))
+		return -1;
+	if (depth == MAX_DEPTH)
+		report("depth", key, object);
+	else if (kind == 1 ? write_sequence(out, object, key, depth + 1)
+			   : write_mapping(out, object, key, depth + 1))
+		return -1;
+	if (close_field(out, mark))
+		return -1;
+	value->size = out->size;
+	return 0;
+}
+
+/* The text of an object that has one of its own: object's would only say where it lies. */
+static int take_text(PyObject *object, PyObject *key, struct value *value)
+{
+	PyObject *text;
+	int result;
+
+	if (Py_TYPE(object)->tp_str == PyBaseObject_Type.tp_str &&
+	    Py_TYPE(object)->tp_repr == PyBaseObject_Type.tp_repr)
+		return 0;
+	text = PyObject_Str(object);
+	if (!text)
+		return -1;
+	report("text", key, object);
+	result = take_string(text, value);
+	if (!result && !value->keep)
+		value->keep = text;
+	else
+		Py_DECREF(text);
+	return result;
+}
+
+/* Leaves VALUE_REFUSED for what OpenTelemetry does not allow. -1 with an exception when Python
+ * fails; to be released in any case. */
+static int take(PyObject *object, PyObject *key, int depth, struct value *value)
+{
+	int kind;
+
+	if (take_scalar(object, value))
+		return -1;
+	if (value->type != VALUE_REFUSED || PyLong_Check(object))
+		return 0;
+	kind = nesting_kind(object);
+	if (kind > 0)
+		return take_nested(object, key, kind, depth, value);
+	return kind ? -1 : take_text(object, key, value);
+}
+
+/* The AnyValue of an item; an empty one for what is not allowed. */
+static int write_value(struct attributes *out, PyObject *object, PyObject *key, int depth)
+{
+	struct value value = {0};
+	int result = take(object, key, depth, &value);
+
+	if (!result && value.type == VALUE_REFUSED)
+		report("attribute", key, object);
+	if (!result && value.size > MAX_BYTES) {
+		out->size = MAX_BYTES + 1; /* what was written does not matter any more */
+	} else if (!result) {
+		result = reserve(out, value.size);
+		if (!result) {
+			put_value(out->bytes + out->size, &value);
+			out->size += (uint32_t)value.size;
+		}
+	}
+	release(&value);
+	return result;
 }
 
 /* ---- fields
  * ------------------------------------------------------------------------------------------------
  */
 
-/* Takes out the attribute of that key, if there is one. All fields are attributes until a span
- * ends. */
-static void remove_key(struct attributes *a, const char *key, Py_ssize_t key_length)
+/* Takes out the attribute of that key, if there is one. */
+static void remove_key(struct attributes *a, uint8_t tag, const char *key, Py_ssize_t key_length)
 {
 	uint8_t *p = a->bytes, *end = a->bytes + a->size;
 
@@ -293,7 +500,7 @@ static void remove_key(struct attributes *a, const char *key, Py_ssize_t key_len
 		const uint8_t *text = get_varint(body + 1, &length);
 		uint8_t *next = (uint8_t *)body + size;
 
-		if (length == (uint64_t)key_length && !memcmp(text, key, length)) {
+		if (*p == tag && length == (uint64_t)key_length && !memcmp(text, key, length)) {
 			memmove(p, next, (size_t)(end - next));
 			a->size -= (uint32_t)(next - p);
 			a->count--;
@@ -303,6 +510,12 @@ static void remove_key(struct attributes *a, const char *key, Py_ssize_t key_len
 	}
 }
 
+static void count_dropped(struct attributes *a)
+{
+	if (a->dropped < UINT16_MAX)
+		a->dropped++;
+}
+
 static int append(struct attributes *a, uint8_t tag, uint16_t limit, const char *key,
 		  Py_ssize_t key_length, const struct value *value)
 {
@@ -310,10 +523,9 @@ static int append(struct attributes *a, uint8_t tag, uint16_t limit, const char 
 	size_t field = 1 + varint_size(body) + body;
 	uint8_t *p;
 
-	remove_key(a, key, key_length);
+	remove_key(a, tag, key, key_length);
 	if (a->count >= limit || a->size + field > MAX_BYTES) {
-		if (a->dropped < UINT16_MAX)
-			a->dropped++;
+		count_dropped(a);
 		return 0;
 	}
 	if (reserve(a, field))
@@ -324,25 +536,17 @@ static int append(struct attributes *a, uint8_t tag, uint16_t limit, const char 
 	p = put_text(p, OTLP_KEY, key, key_length);
 	*p++ = OTLP_VALUE;
 	p = put_varint(p, value->size);
-	p = put_value(p, value);
-	if (!p)
-		return -1;
+	put_value(p, value);
 	a->size += (uint32_t)field;
 	a->count++;
 	return 0;
 }
 
-/* Says so, once a place; a warning that fails must not break the application either. */
-static void report_invalid(PyObject *key, PyObject *value)
+/* Counts it, too. */
+static void refuse(struct attributes *a, PyObject *key, PyObject *value)
 {
-	PyObject *result;
-
-	if (!core.on_invalid)
-		return;
-	result = PyObject_CallFunctionObjArgs(core.on_invalid, key, value, NULL);
-	if (!result)
-		PyErr_Clear();
-	Py_XDECREF(result);
+	count_dropped(a);
+	report("attribute", key, value);
 }
 
 int attributes_set(struct attributes *a, uint8_t tag, uint16_t limit, PyObject *key,
@@ -355,22 +559,39 @@ int attributes_set(struct attributes *a, uint8_t tag, uint16_t limit, PyObject *
 	int result;
 
 	if (!PyUnicode_Check(key) || !PyUnicode_GET_LENGTH(key)) {
-		report_invalid(key, value);
+		refuse(a, key, value);
 		return 0;
 	}
-	if (take(value, &taken, false)) {
-		if (PyErr_ExceptionMatches(PyExc_MemoryError))
-			return -1;
-		PyErr_Clear(); /* a sequence whose items cannot be had */
+	result = take(value, key, 0, &taken);
+	if (result) {
+		result = suppress_error(); /* code of the value's own that fails */
+		taken.type = VALUE_REFUSED;
 	}
-	if (taken.type == VALUE_NONE) {
-		report_invalid(key, value);
-		return 0;
+	if (a->sealed) {
+		/* that code has ended the span */
+	} else if (!result && taken.type == VALUE_REFUSED) {
+		refuse(a, key, value);
+	} else if (!result) {
+		text = utf8(key, &length, &keep);
+		result = text ? append(a, tag, limit, text, length, &taken) : -1;
+		Py_XDECREF(keep);
 	}
-	text = utf8(key, &length, &keep);
-	result = text ? append(a, tag, limit, text, length, &taken) : -1;
-	Py_XDECREF(keep);
-	Py_XDECREF(taken.keep);
+	release(&taken);
+	return result;
+}
+
+static int update_items(struct attributes *a, uint8_t tag, uint16_t limit, PyObject *items)
+{
+	int result = 0;
+
+	for (Py_ssize_t i = 0; !result && i < PyList_GET_SIZE(items); i++) {
+		PyObject *item = Py_NewRef(PyList_GET_ITEM(items, i));
+
+		if (PyTuple_Check(item) && PyTuple_GET_SIZE(item) == 2)
+			result = attributes_set(a, tag, limit, PyTuple_GET_ITEM(item, 0),
+						PyTuple_GET_ITEM(item, 1));
+		Py_DECREF(item);
+	}
 	return result;
 }
 
@@ -381,11 +602,10 @@ int attributes_update(struct attributes *a, uint8_t tag, uint16_t limit, PyObjec
 
 	if (PyDict_CheckExact(mapping)) {
 		PyObject *key, *value;
-		Py_ssize_t position = 0;
+		Py_ssize_t position = 0, rest = PyDict_GET_SIZE(mapping);
 
-		/* str, int and float run no Python code when they are taken; what else may change
-		 * the dict */
-		while (!result && PyDict_Next(mapping, &position, &key, &value)) {
+		/* as many as there are now: the code of a value may add more and more of them */
+		while (!result && rest-- && PyDict_Next(mapping, &position, &key, &value)) {
 			Py_INCREF(key);
 			Py_INCREF(value);
 			result = attributes_set(a, tag, limit, key, value);
@@ -396,17 +616,12 @@ int attributes_update(struct attributes *a, uint8_t tag, uint16_t limit, PyObjec
 	}
 	items = PyMapping_Items(mapping);
 	if (!items) {
-		PyErr_Clear();
-		report_invalid(mapping, Py_None);
+		if (suppress_error())
+			return -1;
+		report("mapping", mapping, mapping);
 		return 0;
 	}
-	for (Py_ssize_t i = 0; !result && i < PyList_GET_SIZE(items); i++) {
-		PyObject *item = PyList_GET_ITEM(items, i);
-
-		if (PyTuple_Check(item) && PyTuple_GET_SIZE(item) == 2)
-			result = attributes_set(a, tag, limit, PyTuple_GET_ITEM(item, 0),
-						PyTuple_GET_ITEM(item, 1));
-	}
+	result = update_items(a, tag, limit, items);
 	Py_DECREF(items);
 	return result;
 }
@@ -431,6 +646,7 @@ int attributes_append_string(struct attributes *a, uint8_t tag, PyObject *text)
  * --------------------------------------------------- */
 
 static PyObject *read_value(const uint8_t *p, const uint8_t *end);
+static PyObject *read_fields(const uint8_t *p, const uint8_t *end, uint8_t tag);
 
 static PyObject *read_array(const uint8_t *p, const uint8_t *end)
 {
@@ -475,14 +691,16 @@ static PyObject *read_value(const uint8_t *p, const uint8_t *end)
 		return PyBool_FromLong((long)number);
 	case OTLP_ARRAY_VALUE:
 		return read_array(p, p + number);
+	case OTLP_KVLIST_VALUE:
+		return read_fields(p, p + number, OTLP_KVLIST_VALUES);
 	default:
 		return PyLong_FromLongLong((long long)number);
 	}
 }
 
-PyObject *attributes_to_dict(const struct attributes *a, uint8_t tag)
+/* The KeyValue fields of that tag. */
+static PyObject *read_fields(const uint8_t *p, const uint8_t *end, uint8_t tag)
 {
-	const uint8_t *p = a->bytes, *end = a->bytes + a->size;
 	PyObject *dict = PyDict_New();
 
 	while (dict && p < end) {
@@ -504,4 +722,21 @@ PyObject *attributes_to_dict(const struct attributes *a, uint8_t tag)
 		p = body + size;
 	}
 	return dict;
+}
+
+PyObject *attributes_to_dict(const struct attributes *a, uint8_t tag)
+{
+	return read_fields(a->bytes, a->bytes + a->size, tag);
+}
+
+int attributes_init(void)
+{
+	PyObject *module = PyImport_ImportModule("collections.abc");
+
+	if (module) {
+		Py_XSETREF(core.sequence_type, PyObject_GetAttrString(module, "Sequence"));
+		Py_XSETREF(core.mapping_type, PyObject_GetAttrString(module, "Mapping"));
+		Py_DECREF(module);
+	}
+	return core.sequence_type && core.mapping_type ? 0 : -1;
 }

@@ -26,7 +26,7 @@ static int trace_id_halves(PyObject *trace_id, struct parent *parent)
 	Py_XDECREF(shift);
 	if (!high)
 		return -1;
-	parent->trace_id_high = PyLong_AsUnsignedLongLongMask(high);
+	parent->trace_id_high = PyLong_AsUnsignedLongLong(high);
 	parent->trace_id_low = PyLong_AsUnsignedLongLongMask(trace_id);
 	Py_DECREF(high);
 	return PyErr_Occurred() ? -1 : 0;
@@ -46,7 +46,7 @@ int parent_from_span_context(PyObject *span_context, struct parent *parent)
 	state = PyObject_GetAttrString(span_context, "trace_state");
 	if (!remote || !state || trace_id_halves(trace_id, parent))
 		goto out;
-	parent->span_id = PyLong_AsUnsignedLongLongMask(span_id);
+	parent->span_id = PyLong_AsUnsignedLongLong(span_id);
 	parent->flags = (uint8_t)PyLong_AsUnsignedLongLongMask(flags);
 	parent->is_remote = PyObject_IsTrue(remote) == 1;
 	if (PyErr_Occurred())
@@ -118,6 +118,31 @@ int parent_find(PyObject *context, struct parent *parent)
 	return result;
 }
 
+/*
+ * Whoever started under a span that has ended needs what was below it (baggage), but not the spans
+ * there. If they stayed, then in a chain of jobs that each start the next one every span would keep
+ * all before it.
+ */
+static int forget_ancestors(PyObject *context)
+{
+	PyObject *object = PyDict_GetItemWithError(context, core.span_key);
+	PyObject *base, *entries, *bare = NULL;
+
+	if (!object || !Span_Check(object) || !((Span *)object)->ended)
+		return PyErr_Occurred() ? -1 : 0;
+	base = ((Span *)object)->base;
+	if (!base || !PyDict_Contains(base, core.span_key))
+		return 0;
+	entries = PyDict_Copy(base);
+	if (entries && !PyDict_DelItem(entries, core.span_key))
+		bare = PyObject_CallOneArg(core.context_type, entries);
+	Py_XDECREF(entries);
+	if (!bare)
+		return -1;
+	Py_XSETREF(((Span *)object)->base, bare);
+	return 0;
+}
+
 int span_make_current(Span *span)
 {
 	PyObject *value;
@@ -129,8 +154,13 @@ int span_make_current(Span *span)
 
 		Py_DECREF(value);
 		value = base;
+	} else if (value && !PyDict_Check(value)) {
+		Py_CLEAR(value); /* somebody attached what is no Context */
+	} else if (value && forget_ancestors(value)) {
+		Py_DECREF(value);
+		return -1;
 	}
-	span->base = value;
+	Py_XSETREF(span->base, value);
 	span->token = PyContextVar_Set(core.context_variable, (PyObject *)span);
 	return span->token ? 0 : -1;
 }
@@ -154,6 +184,10 @@ PyObject *current_context(PyObject *module, PyObject *ignored)
 {
 	PyObject *value, *context, *entries;
 
+	if (!core.context_variable) {
+		PyErr_SetString(PyExc_RuntimeError, "setup() must be called before");
+		return NULL;
+	}
 	if (PyContextVar_Get(core.context_variable, NULL, &value))
 		return NULL;
 	if (!value)
@@ -176,6 +210,8 @@ PyObject *current_span(PyObject *module, PyObject *ignored)
 {
 	PyObject *value, *span;
 
+	if (!core.context_variable)
+		Py_RETURN_NONE;
 	if (PyContextVar_Get(core.context_variable, NULL, &value))
 		return NULL;
 	if (!value)

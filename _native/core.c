@@ -127,6 +127,45 @@ const char *utf8(PyObject *text, Py_ssize_t *size, PyObject **keep)
 	return PyBytes_AS_STRING(*keep);
 }
 
+int suppress_error(void)
+{
+	if (!PyErr_ExceptionMatches(PyExc_Exception) || PyErr_ExceptionMatches(PyExc_MemoryError))
+		return -1;
+	PyErr_Clear();
+	return 0;
+}
+
+void report(const char *what, PyObject *subject, PyObject *value)
+{
+	PyObject *result;
+
+	if (!core.on_invalid)
+		return;
+	result = PyObject_CallFunction(core.on_invalid, "sOO", what, subject, value);
+	if (!result)
+		PyErr_Clear(); /* a warning that fails must not break the application either */
+	Py_XDECREF(result);
+}
+
+PyObject *plain_text(PyObject *object)
+{
+	PyObject *text, *plain;
+
+	if (PyUnicode_CheckExact(object))
+		return Py_NewRef(object);
+	if (PyUnicode_Check(object))
+		return PyUnicode_FromObject(object);
+	text = PyObject_Str(object);
+	if (!text) {
+		if (suppress_error())
+			return NULL;
+		return PyUnicode_FromFormat("<%s>", Py_TYPE(object)->tp_name);
+	}
+	plain = PyUnicode_FromObject(text);
+	Py_DECREF(text);
+	return plain;
+}
+
 static int find_name(PyObject *const *names, PyObject *name)
 {
 	for (int i = 0; names[i]; i++)
@@ -208,7 +247,7 @@ static PyObject *core_connect(PyObject *module, PyObject *path)
 	}
 	if (provider->abi != K8S_TRACING_PROVIDER_ABI) {
 		PyErr_Format(PyExc_OSError,
-			     "%U speaks version %u of the provider's interface, this package %d: "
+			     "%S speaks version %u of the provider's interface, this package %d: "
 			     "both must come from one build",
 			     path, provider->abi, K8S_TRACING_PROVIDER_ABI);
 		return NULL;
@@ -234,6 +273,10 @@ static PyObject *core_set_limits(PyObject *module, PyObject *args, PyObject *kwa
 					 &limits.links, &limits.event_attributes,
 					 &limits.link_attributes))
 		return NULL;
+	if (limits.value_length < 0) {
+		PyErr_SetString(PyExc_ValueError, "a length is not negative");
+		return NULL;
+	}
 	core.limits = limits;
 	Py_RETURN_NONE;
 }
@@ -293,25 +336,51 @@ static PyMethodDef core_methods[] = {
 	{NULL},
 };
 
+/*
+ * The state is the process's, so the module belongs to the interpreter that loaded it first:
+ * another one (mod_wsgi makes some) is refused, and uses the fallback.
+ */
+static int core_exec(PyObject *module)
+{
+	static int64_t owner = -1;
+	int64_t interpreter = PyInterpreterState_GetID(PyInterpreterState_Get());
+
+	if (owner == -1) {
+		seed_ids();
+		pthread_atfork(NULL, NULL, in_forked_child);
+		owner = interpreter;
+	}
+	if (owner != interpreter) {
+		PyErr_SetString(
+			PyExc_ImportError,
+			"k8s_tracing._core serves one interpreter of a process, and another "
+			"one has it already");
+		return -1;
+	}
+	return attributes_init() || span_type_init(module) || tracer_type_init(module) ? -1 : 0;
+}
+
+static PyModuleDef_Slot core_slots[] = {
+	{Py_mod_exec, core_exec},
+#if PY_VERSION_HEX >= 0x030C0000
+	{Py_mod_multiple_interpreters, Py_MOD_MULTIPLE_INTERPRETERS_NOT_SUPPORTED},
+#endif
+#if PY_VERSION_HEX >= 0x030D0000
+	/* A free-threaded Python turns its GIL on for us: spans rely on it in place of locks. */
+	{Py_mod_gil, Py_MOD_GIL_USED},
+#endif
+	{0, NULL},
+};
+
 static struct PyModuleDef core_module = {
 	PyModuleDef_HEAD_INIT,
 	.m_name = "k8s_tracing._core",
 	.m_doc = "The span path in C. Use k8s_tracing, not this.",
-	.m_size = -1, /* process-wide state: no second interpreter */
 	.m_methods = core_methods,
+	.m_slots = core_slots,
 };
 
 PyMODINIT_FUNC PyInit__core(void)
 {
-	PyObject *module = PyModule_Create(&core_module);
-
-	if (!module)
-		return NULL;
-	seed_ids();
-	pthread_atfork(NULL, NULL, in_forked_child);
-	if (span_type_init(module) || tracer_type_init(module)) {
-		Py_DECREF(module);
-		return NULL;
-	}
-	return module;
+	return PyModuleDef_Init(&core_module);
 }

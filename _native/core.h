@@ -56,8 +56,10 @@ extern struct core {
 					SpanContext */
 	PyObject *ask_sampler; /* (sampler, context, trace_id, ...) -> (record, sample, attributes,
 				  state) */
-	PyObject *on_invalid;  /* (key, value): says once a place that an attribute was dropped */
+	PyObject *on_invalid;  /* (what, subject, value): says once a place what was not taken */
 
+	PyObject *sequence_type; /* of collections.abc */
+	PyObject *mapping_type;
 	PyTypeObject *span_type;
 	PyTypeObject *tracer_type;
 	PyObject *default_tracer;
@@ -78,6 +80,18 @@ const char *utf8(PyObject *text, Py_ssize_t *size, PyObject **keep);
 int bind_arguments(const char *function, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames,
 		   PyObject *const *names, int positional, PyObject **values);
 
+/*
+ * Tracing must not break the application: clears an exception, but not one that says that memory
+ * is short or that is no Exception (KeyboardInterrupt): then -1.
+ */
+int suppress_error(void);
+
+/* Says once a place that something was not taken as it was given; see native.py for what. */
+void report(const char *what, PyObject *subject, PyObject *value);
+
+/* A str of exactly that type (a subclass could hold a cycle), whatever is given. */
+PyObject *plain_text(PyObject *object);
+
 /* ---- attributes.c
  * ------------------------------------------------------------------------------------------ */
 
@@ -88,6 +102,7 @@ struct attributes {
 	uint32_t capacity;
 	uint16_t count;
 	uint16_t dropped;
+	bool sealed; /* the span has ended: nothing is added any more */
 };
 
 /*
@@ -104,6 +119,7 @@ int attributes_append_string(struct attributes *a, uint8_t tag, PyObject *text);
 int attributes_pad(struct attributes *a);
 PyObject *attributes_to_dict(const struct attributes *a, uint8_t tag);
 void attributes_clear(struct attributes *a);
+int attributes_init(void);
 
 /* ---- span.c
  * ------------------------------------------------------------------------------------------------
@@ -136,10 +152,13 @@ typedef struct {
 	uint8_t kind;  /* OTLP's number */
 	uint8_t flags; /* W3C */
 	uint8_t status;
+	PyObject *dict; /* what others put on a span, as they may on OpenTelemetry's */
+	PyObject *weak_references;
 	bool started : 1;
 	bool ended : 1;
 	bool recording : 1; /* attributes are kept */
 	bool emitted : 1;   /* start_span went to LTTng */
+	bool listened : 1;  /* the tracer had listeners when it started */
 	bool renamed : 1;
 	bool parent_is_remote : 1;
 	bool make_current : 1;
@@ -181,8 +200,8 @@ int span_event(Span *span, PyObject *name, PyObject *attributes, int64_t time_ns
 int span_link(Span *span, PyObject *span_context, PyObject *attributes);
 /* How many of `count` were dropped. */
 uint16_t over(uint16_t count, uint16_t limit);
-/* An int of nanoseconds; 0 for NULL and None. */
-int time_argument(PyObject *time, int64_t *ns);
+/* Nanoseconds; 0 for NULL, None, and what cannot be a time. */
+int64_t time_argument(PyObject *time);
 
 /* Both halves of the trace id, as an int. */
 PyObject *span_trace_id(const Span *span);

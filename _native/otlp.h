@@ -20,7 +20,8 @@ enum otlp_tag {
 	OTLP_ARRAY_VALUE = 0x2a,
 	OTLP_KVLIST_VALUE = 0x32,
 	OTLP_BYTES_VALUE = 0x3a,
-	OTLP_ARRAY_VALUES = 0x0a, /* ArrayValue.values */
+	OTLP_ARRAY_VALUES = 0x0a,  /* ArrayValue.values */
+	OTLP_KVLIST_VALUES = 0x0a, /* KeyValueList.values */
 
 	/* where a KeyValue stands as "attributes" */
 	OTLP_RESOURCE_ATTRIBUTES = 0x0a,

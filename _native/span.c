@@ -12,21 +12,40 @@ static const struct k8s_tracing_provider *emitter(const Span *span)
 	return span->emitted && span->generation == core.generation ? core.provider : NULL;
 }
 
-/* A processor that fails is the operator's trouble, not the application's: say it and go on. */
-static void listener_called(PyObject *listener, PyObject *result)
+/*
+ * Calls on_start (with a context) or on_end. A processor that fails is the operator's trouble, not
+ * the application's: say it and go on.
+ */
+static void listener_call(PyObject *listener, Span *span, PyObject *context)
 {
+	PyObject *result;
+
+	if (!listener)
+		return;
+	Py_INCREF(listener); /* listen() may replace it meanwhile */
+	result = PyObject_CallFunctionObjArgs(listener, span, context, NULL);
 	if (!result)
 		PyErr_WriteUnraisable(listener);
 	Py_XDECREF(result);
+	Py_DECREF(listener);
 }
 
-int time_argument(PyObject *time, int64_t *ns)
+int64_t time_argument(PyObject *time)
 {
-	*ns = 0;
+	PyObject *integer;
+	long long ns;
+
 	if (!time || time == Py_None)
 		return 0;
-	*ns = PyLong_AsLongLong(time);
-	return *ns == -1 && PyErr_Occurred() ? -1 : 0;
+	integer = PyFloat_Check(time) ? PyLong_FromDouble(PyFloat_AS_DOUBLE(time))
+				      : PyNumber_Index(time);
+	ns = integer ? PyLong_AsLongLong(integer) : -1;
+	Py_XDECREF(integer);
+	if (ns != -1 || !PyErr_Occurred())
+		return ns;
+	PyErr_Clear();
+	report("time", time, time);
+	return 0;
 }
 
 /* ---- links and events
@@ -85,14 +104,23 @@ int span_link(Span *span, PyObject *context, PyObject *link_attributes)
 		span->link_count += span->link_count < UINT16_MAX;
 		return 0;
 	}
-	if (parent_from_span_context(context, &linked))
-		return -1;
+	if (parent_from_span_context(context, &linked)) {
+		if (suppress_error())
+			return -1;
+		report("link", context, context);
+		return 0;
+	}
 	if (link_attributes && link_attributes != Py_None &&
 	    attributes_update(&attributes, OTLP_LINK_ATTRIBUTES, core.limits.link_attributes,
 			      link_attributes))
 		goto out;
+	/* to nowhere and without a word, or the span has ended while the attributes were read */
+	if ((!linked.span_id && !attributes.count) || span->ended) {
+		result = 0;
+		goto out;
+	}
 	span->link_count++;
-	if (span->tracer->on_end) {
+	if (span->listened) {
 		PyObject *kept = attributes_to_dict(&attributes, OTLP_LINK_ATTRIBUTES);
 
 		if (!kept || remember(&span->links, Py_BuildValue("(OO)", context, kept))) {
@@ -114,6 +142,20 @@ out:
 	return result;
 }
 
+static int link_add(Span *span, PyObject *link)
+{
+	PyObject *context = PyObject_GetAttrString(link, "context");
+	PyObject *attributes = context ? PyObject_GetAttrString(link, "attributes") : NULL;
+	int result = attributes ? span_link(span, context, attributes) : -1;
+
+	Py_XDECREF(context);
+	Py_XDECREF(attributes);
+	if (!result || suppress_error())
+		return result;
+	report("link", link, link); /* none of OpenTelemetry's; the others may be */
+	return 0;
+}
+
 /* OpenTelemetry's Link objects, as they are given to start_span(). */
 static int links_add(Span *span, PyObject *links)
 {
@@ -121,21 +163,21 @@ static int links_add(Span *span, PyObject *links)
 	int result = iterator ? 0 : -1;
 
 	while (!result && (link = PyIter_Next(iterator))) {
-		PyObject *context = PyObject_GetAttrString(link, "context");
-		PyObject *attributes = context ? PyObject_GetAttrString(link, "attributes") : NULL;
-
-		result = attributes ? span_link(span, context, attributes) : -1;
-		Py_XDECREF(context);
-		Py_XDECREF(attributes);
+		result = link_add(span, link);
 		Py_DECREF(link);
 	}
 	Py_XDECREF(iterator);
-	return PyErr_Occurred() ? -1 : result;
+	if (!PyErr_Occurred())
+		return 0;
+	if (suppress_error())
+		return -1;
+	report("link", links, links);
+	return 0;
 }
 
 int span_event(Span *span, PyObject *name, PyObject *event_attributes, int64_t time_ns)
 {
-	const struct k8s_tracing_provider *provider = emitter(span);
+	const struct k8s_tracing_provider *provider;
 	struct attributes attributes = {0};
 	PyObject *keep = NULL;
 	const char *text;
@@ -152,8 +194,12 @@ int span_event(Span *span, PyObject *name, PyObject *event_attributes, int64_t t
 	    attributes_update(&attributes, OTLP_EVENT_ATTRIBUTES, core.limits.event_attributes,
 			      event_attributes))
 		goto out;
+	if (span->ended) { /* while the attributes were read */
+		result = 0;
+		goto out;
+	}
 	span->event_count++;
-	if (span->tracer->on_end) {
+	if (span->listened) {
 		PyObject *kept = attributes_to_dict(&attributes, OTLP_EVENT_ATTRIBUTES);
 
 		if (!time_ns)
@@ -167,6 +213,7 @@ int span_event(Span *span, PyObject *name, PyObject *event_attributes, int64_t t
 	}
 	if (attributes_pad(&attributes))
 		goto out;
+	provider = emitter(span);
 	if (provider)
 		provider->span_event(&(struct k8s_tracing_event){
 			.span_id = span->span_id,
@@ -212,13 +259,14 @@ static int start_emit(Span *span)
 }
 
 /* The ids and what comes with them: of the parent's trace, or of a new one. */
-static void take_identity(Span *span, PyObject *context)
+static int take_identity(Span *span, PyObject *context)
 {
 	struct parent parent;
 
 	if (parent_find(context, &parent)) {
-		PyErr_Clear(); /* somebody else's span that cannot say who it is: a new trace */
-		parent.span_id = 0;
+		if (suppress_error())
+			return -1;
+		parent.span_id = 0; /* somebody's span that cannot say who it is: a new trace */
 	}
 	if (parent.span_id) {
 		span->trace_id_high = parent.trace_id_high;
@@ -226,7 +274,7 @@ static void take_identity(Span *span, PyObject *context)
 		span->parent_span_id = parent.span_id;
 		span->parent_is_remote = parent.is_remote;
 		span->trace_state = parent.trace_state;
-		span->flags = parent.flags;
+		span->flags = parent.flags & (W3C_SAMPLED | W3C_RANDOM); /* all that is defined */
 	} else {
 		span->trace_id_high = random_id();
 		span->trace_id_low = random_id();
@@ -234,6 +282,7 @@ static void take_identity(Span *span, PyObject *context)
 	}
 	span->span_id = random_id();
 	span->started = true;
+	return 0;
 }
 
 static int set_first_attributes(Span *span, PyObject *attributes)
@@ -248,7 +297,7 @@ static int record_start(Span *span, const struct span_start *start, PyObject *at
 {
 	Tracer *tracer = span->tracer;
 
-	if (tracer->on_end && !span->start_time_ns)
+	if (span->listened && !span->start_time_ns)
 		span->start_time_ns = now_ns();
 	if (span->emitted && start_emit(span))
 		return -1;
@@ -256,10 +305,8 @@ static int record_start(Span *span, const struct span_start *start, PyObject *at
 		return -1;
 	if (start->links != Py_None && links_add(span, start->links))
 		return -1;
-	if (tracer->on_start)
-		listener_called(
-			tracer->on_start,
-			PyObject_CallFunctionObjArgs(tracer->on_start, span, start->context, NULL));
+	if (span->listened)
+		listener_call(tracer->on_start, span, start->context);
 	return 0;
 }
 
@@ -269,7 +316,8 @@ int span_start(Span *span, const struct span_start *start)
 	struct sampling sampling;
 	int result = 0;
 
-	take_identity(span, start->context);
+	if (take_identity(span, start->context))
+		return -1;
 	sampling_decide(span, start, &sampling);
 	if (sampling.sample)
 		span->flags |= W3C_SAMPLED;
@@ -277,7 +325,8 @@ int span_start(Span *span, const struct span_start *start)
 		span->flags &= ~W3C_SAMPLED;
 	span->emitted =
 		sampling.sample && tracer->emit && core.provider && core.provider->recording();
-	span->recording = span->emitted || (sampling.record && tracer->on_end);
+	span->listened = sampling.record && tracer->on_end;
+	span->recording = span->emitted || span->listened;
 	if (span->recording)
 		result = record_start(
 			span, start, sampling.attributes ? sampling.attributes : start->attributes);
@@ -298,7 +347,11 @@ static uint8_t kind_number(PyObject *kind)
  * cheaper than from Python's allocator, by way of the garbage collector's. They keep a small buffer
  * for attributes.
  */
+#ifdef __SANITIZE_ADDRESS__
+#define POOL_SIZE 0 /* or nobody would see that a freed one is used */
+#else
 #define POOL_SIZE 64
+#endif
 #define POOL_BUFFER_MAX 1024
 static Span *pool[POOL_SIZE];
 static int pooled;
@@ -335,6 +388,16 @@ void span_free(Span *span)
 	PyObject_GC_Del(span);
 }
 
+/* Of an argument whose default is True. */
+static bool is_true(PyObject *argument)
+{
+	int truth = argument ? PyObject_IsTrue(argument) : 1;
+
+	if (truth < 0)
+		PyErr_Clear();
+	return truth;
+}
+
 PyObject *span_new(Tracer *tracer, const struct span_arguments *arguments, bool make_current)
 {
 	Span *span = span_alloc();
@@ -343,17 +406,15 @@ PyObject *span_new(Tracer *tracer, const struct span_arguments *arguments, bool 
 	if (!span)
 		return NULL;
 	span->tracer = (Tracer *)Py_NewRef(tracer);
-	span->name = PyUnicode_Check(arguments->name) ? Py_NewRef(arguments->name)
-						      : PyObject_Str(arguments->name);
+	span->name = plain_text(arguments->name);
 	span->kind = arguments->kind ? kind_number(arguments->kind) : 1;
 	span->make_current = make_current;
-	span->end_on_exit = !arguments->end_on_exit || PyObject_IsTrue(arguments->end_on_exit);
-	span->record_exception =
-		!arguments->record_exception || PyObject_IsTrue(arguments->record_exception);
-	span->status_on_exception =
-		!arguments->status_on_exception || PyObject_IsTrue(arguments->status_on_exception);
-	if (!span->name || time_argument(arguments->start_time, &span->start_time_ns))
+	if (!span->name)
 		goto fail;
+	span->end_on_exit = is_true(arguments->end_on_exit);
+	span->record_exception = is_true(arguments->record_exception);
+	span->status_on_exception = is_true(arguments->status_on_exception);
+	span->start_time_ns = time_argument(arguments->start_time);
 	start = (struct span_start){
 		.context = arguments->context ? arguments->context : Py_None,
 		.attributes = arguments->attributes ? arguments->attributes : Py_None,
@@ -420,13 +481,14 @@ int span_finish(Span *span)
 	if (!span->started || span->ended)
 		return 0;
 	span->ended = true;
+	span->attributes.sealed = true;
 	if (!span->recording)
 		return 0;
-	if (span->tracer->on_end && !span->end_time_ns)
-		span->end_time_ns = now_ns();
-	if (span->tracer->on_end)
-		listener_called(span->tracer->on_end,
-				PyObject_CallOneArg(span->tracer->on_end, (PyObject *)span));
+	if (span->listened) {
+		if (!span->end_time_ns)
+			span->end_time_ns = now_ns();
+		listener_call(span->tracer->on_end, span, NULL);
+	}
 	provider = emitter(span);
 	if (!provider)
 		return 0;

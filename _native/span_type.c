@@ -21,42 +21,55 @@ static PyObject *span_enter(Span *span, PyObject *ignored)
 			.attributes = PyTuple_GET_ITEM(span->deferred, 1),
 			.links = PyTuple_GET_ITEM(span->deferred, 2),
 		};
-	if (!span->started && span_start(span, &start))
-		return NULL;
+	if (!span->started) {
+		int failed = span_start(span, &start);
+
+		Py_CLEAR(span->deferred); /* or it would keep a context, and with it other spans */
+		if (failed)
+			return NULL;
+	}
 	if (span->make_current && !span->token && !span->ended && span_make_current(span))
 		return NULL;
 	return Py_NewRef(span);
+}
+
+/* The application's own exception must go on: one that comes of recording it is only shown. */
+static int tell(Span *span, const char *method, PyObject *exception)
+{
+	PyObject *result = PyObject_CallMethod((PyObject *)span, method, "O", exception);
+
+	if (!result && !PyErr_ExceptionMatches(PyExc_Exception))
+		return -1; /* Ctrl-C, for one */
+	if (!result)
+		PyErr_WriteUnraisable((PyObject *)span);
+	Py_XDECREF(result);
+	return 0;
 }
 
 /* Errors are recorded, and only errors: GeneratorExit, KeyboardInterrupt and CancelledError are no
  * Exception. */
 static int exception_seen(Span *span, PyObject *exception)
 {
-	PyObject *result;
-
 	if (!span->recording || span->ended ||
 	    !PyObject_TypeCheck(exception, (PyTypeObject *)PyExc_Exception))
 		return 0;
-	if (span->record_exception) {
-		result = PyObject_CallMethod((PyObject *)span, "record_exception", "O", exception);
-		if (!result)
-			return -1;
-		Py_DECREF(result);
-	}
-	if (span->status_on_exception) {
-		result = PyObject_CallMethod((PyObject *)span, "_fail", "O", exception);
-		if (!result)
-			return -1;
-		Py_DECREF(result);
-	}
-	return 0;
+	if (span->record_exception && tell(span, "record_exception", exception))
+		return -1;
+	return span->status_on_exception ? tell(span, "_fail", exception) : 0;
 }
 
 static PyObject *span_exit(Span *span, PyObject *const *args, Py_ssize_t nargs)
 {
-	if (nargs == 3 && args[1] != Py_None && exception_seen(span, args[1]))
-		PyErr_WriteUnraisable(
-			(PyObject *)span); /* the application's own exception must go on */
+	PyObject *type, *value, *traceback;
+
+	if (nargs == 3 && args[1] != Py_None && exception_seen(span, args[1])) {
+		PyErr_Fetch(&type, &value, &traceback);
+		span_leave_current(span);
+		if (span->end_on_exit && span_finish(span))
+			PyErr_Clear();
+		PyErr_Restore(type, value, traceback);
+		return NULL;
+	}
 	span_leave_current(span);
 	if (span->end_on_exit && span_finish(span))
 		return NULL;
@@ -91,8 +104,8 @@ static PyObject *span_add_event(Span *span, PyObject *const *args, Py_ssize_t na
 				PyObject *kwnames)
 {
 	static PyObject *names[4];
-	PyObject *values[3] = {NULL};
-	int64_t time_ns;
+	PyObject *values[3] = {NULL}, *name;
+	int result;
 
 	if (!names[0]) {
 		names[0] = PyUnicode_InternFromString("name");
@@ -101,13 +114,18 @@ static PyObject *span_add_event(Span *span, PyObject *const *args, Py_ssize_t na
 	}
 	if (bind_arguments("add_event", args, nargs, kwnames, names, 3, values))
 		return NULL;
-	if (!values[0] || !PyUnicode_Check(values[0])) {
-		PyErr_SetString(PyExc_TypeError, "add_event() needs a name, a str");
+	if (!values[0]) {
+		PyErr_SetString(PyExc_TypeError, "add_event() needs a name");
 		return NULL;
 	}
 	if (!span->recording || span->ended)
 		Py_RETURN_NONE;
-	if (time_argument(values[2], &time_ns) || span_event(span, values[0], values[1], time_ns))
+	name = plain_text(values[0]);
+	if (!name)
+		return NULL;
+	result = span_event(span, name, values[1], time_argument(values[2]));
+	Py_DECREF(name);
+	if (result)
 		return NULL;
 	Py_RETURN_NONE;
 }
@@ -121,9 +139,10 @@ static PyObject *span_end(Span *span, PyObject *const *args, Py_ssize_t nargs, P
 		names[0] = PyUnicode_InternFromString("end_time");
 	if (bind_arguments("end", args, nargs, kwnames, names, 1, values))
 		return NULL;
-	if (span->ended)
+	if (!span->started || span->ended)
 		Py_RETURN_NONE;
-	if (time_argument(values[0], &span->end_time_ns) || span_finish(span))
+	span->end_time_ns = time_argument(values[0]);
+	if (span_finish(span))
 		return NULL;
 	Py_RETURN_NONE;
 }
@@ -167,12 +186,14 @@ static PyObject *span_set_attributes(Span *span, PyObject *mapping)
 
 static PyObject *span_update_name(Span *span, PyObject *name)
 {
-	if (!PyUnicode_Check(name)) {
-		PyErr_SetString(PyExc_TypeError, "a span's name is a str");
+	PyObject *text = plain_text(name);
+
+	if (!text)
 		return NULL;
-	}
-	if (!span->ended) {
-		Py_SETREF(span->name, Py_NewRef(name));
+	if (span->ended) {
+		Py_DECREF(text);
+	} else {
+		Py_SETREF(span->name, text);
 		span->renamed = span->emitted;
 	}
 	Py_RETURN_NONE;
@@ -196,8 +217,12 @@ static PyObject *span_put_status(Span *span, PyObject *args)
 		return NULL;
 	}
 	if (span->recording && !span->ended) {
+		PyObject *text = message == Py_None ? NULL : plain_text(message);
+
+		if (!text && PyErr_Occurred())
+			return NULL;
 		span->status = (uint8_t)code;
-		Py_XSETREF(span->status_message, message == Py_None ? NULL : Py_NewRef(message));
+		Py_XSETREF(span->status_message, text);
 	}
 	Py_RETURN_NONE;
 }
@@ -232,12 +257,15 @@ static PyObject *make_span_context(const Span *span, uint64_t span_id, bool is_r
 
 static PyObject *span_get_context(Span *span, void *ignored)
 {
+	if (!span->started) /* invalid until it starts */
+		return make_span_context(span, 0, false);
 	if (!span->span_context) {
 		PyObject *made = make_span_context(span, span->span_id, false);
 
-		if (!span->started)
-			return made; /* invalid until it starts */
-		span->span_context = made;
+		if (span->span_context)
+			Py_XDECREF(made); /* another thread was faster */
+		else
+			span->span_context = made;
 	}
 	return Py_XNewRef(span->span_context);
 }
@@ -339,6 +367,7 @@ static int span_traverse(Span *span, visitproc visit, void *arg)
 	Py_VISIT(span->span_context);
 	Py_VISIT(span->events);
 	Py_VISIT(span->links);
+	Py_VISIT(span->dict);
 	return 0;
 }
 
@@ -353,6 +382,7 @@ static int span_clear(Span *span)
 	Py_CLEAR(span->span_context);
 	Py_CLEAR(span->events);
 	Py_CLEAR(span->links);
+	Py_CLEAR(span->dict);
 	return 0;
 }
 
@@ -361,6 +391,8 @@ static void span_dealloc(Span *span)
 	PyTypeObject *type = Py_TYPE(span);
 
 	PyObject_GC_UnTrack(span);
+	if (span->weak_references)
+		PyObject_ClearWeakRefs((PyObject *)span);
 	span_clear(span);
 	Py_XDECREF(span->tracer);
 	Py_XDECREF(span->name);
@@ -398,12 +430,15 @@ static PyGetSetDef span_getset[] = {
 	{"_raw_status", (getter)span_get_raw_status},
 	{"_dropped", (getter)span_get_dropped},
 	{"_deferred", (getter)span_get_deferred},
+	{"__dict__", PyObject_GenericGetDict, PyObject_GenericSetDict},
 	{NULL},
 };
 
 static PyMemberDef span_members[] = {
 	{"name", T_OBJECT, offsetof(Span, name), READONLY},
 	{"_tracer", T_OBJECT, offsetof(Span, tracer), READONLY},
+	{"__dictoffset__", T_PYSSIZET, offsetof(Span, dict), READONLY},
+	{"__weaklistoffset__", T_PYSSIZET, offsetof(Span, weak_references), READONLY},
 	{NULL},
 };
 
@@ -426,6 +461,7 @@ static PyType_Spec span_spec = {
 
 int span_type_init(PyObject *module)
 {
-	core.span_type = (PyTypeObject *)PyType_FromSpec(&span_spec);
+	if (!core.span_type) /* imported a second time: the type stays the same */
+		core.span_type = (PyTypeObject *)PyType_FromSpec(&span_spec);
 	return core.span_type ? PyModule_AddType(module, core.span_type) : -1;
 }

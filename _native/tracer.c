@@ -244,6 +244,8 @@ int tracer_type_init(PyObject *module)
 		"end_on_exit",
 	};
 
+	if (core.tracer_type) /* imported a second time: the type stays the same */
+		return PyModule_AddType(module, core.tracer_type);
 	for (int i = 0; i < ARGUMENTS; i++) {
 		argument_names[i] = PyUnicode_InternFromString(names[i]);
 		if (!argument_names[i])

@@ -37,7 +37,8 @@ class RuntimeContext(_RuntimeContext):
 
     def get_current(self) -> Context:
         """Return the current Context, with the current span in it."""
-        return _core.current_context()
+        context: Context = self.variable.get()  # no native span is there yet: see use_native()
+        return context
 
     def detach(self, token: Token[Context]) -> None:
         """Make current what was so before the `attach` that returned `token`.
@@ -57,3 +58,12 @@ def install() -> ContextVar[Any]:
     runtime = RuntimeContext(variable if isinstance(variable, ContextVar) else None)
     context_api._RUNTIME_CONTEXT = runtime
     return runtime.variable
+
+
+def use_native() -> None:
+    """Let the runtime context see native spans: `_core` is set up now.
+
+    OpenTelemetry may load the runtime context long before, while it is half imported itself.
+    """
+    runtime: Any = context_api._RUNTIME_CONTEXT
+    runtime.get_current = _core.current_context

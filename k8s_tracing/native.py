@@ -7,6 +7,7 @@ types as OpenTelemetry's ``Span`` and ``Tracer``. It raises ImportError where th
 from __future__ import annotations
 
 import logging
+import reprlib
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -18,7 +19,7 @@ from opentelemetry.trace.propagation import _SPAN_KEY
 from opentelemetry.util import types
 
 from k8s_tracing import _core
-from k8s_tracing.context import install
+from k8s_tracing.context import install, use_native
 from k8s_tracing.decorator import decorate
 
 Span = _core.Span
@@ -51,14 +52,19 @@ def _set_status(
     """Set the status by OpenTelemetry's rules: OK is final, UNSET is ignored, only ERROR has a text."""
     if isinstance(status, trace.Status):
         code, description = status.status_code, status.description
-    else:
+    elif isinstance(status, trace.StatusCode):
         code = status
+    else:
+        _report("status", status, status)
+        return
+    if description is not None and not isinstance(description, str):
+        description = _text_of(description)
     if code is trace.StatusCode.UNSET or self._raw_status[0] == trace.StatusCode.OK.value:
         return
     self._put_status(code.value, description if code is trace.StatusCode.ERROR else None)
 
 
-def _text_of(exception: BaseException) -> str:
+def _text_of(exception: object) -> str:
     try:
         return str(exception)
     except Exception as error:  # an exception whose text fails is still worth recording
@@ -82,20 +88,27 @@ def _record_exception(
     if not self.is_recording():
         return
     kind = type(exception)
-    name = kind.__qualname__
-    self.add_event(
-        "exception",
-        {
-            "exception.type": name
-            if kind.__module__ == "builtins"
-            else f"{kind.__module__}.{name}",
-            "exception.message": _text_of(exception),
-            "exception.stacktrace": "".join(traceback.format_exception(exception)),
-            "exception.escaped": str(escaped),
-            **(attributes or {}),
-        },
-        timestamp,
-    )
+    module = kind.__module__
+    described: dict[str, Any] = {
+        "exception.type": f"{module}.{kind.__qualname__}"
+        if module and module != "builtins"
+        else kind.__qualname__,
+        "exception.message": _text_of(exception),
+        "exception.stacktrace": _stack_of(exception),
+        "exception.escaped": str(escaped),
+    }
+    try:
+        described.update(attributes or {})
+    except Exception:
+        _report("attribute", attributes, attributes)
+    self.add_event("exception", described, timestamp)
+
+
+def _stack_of(exception: BaseException) -> str:
+    try:
+        return "".join(traceback.format_exception(exception))
+    except Exception as error:  # no exception, or one with traps in its attributes
+        return f"<no stack: {type(error).__name__}>"
 
 
 def _call(self: Span, function: _F) -> _F:
@@ -141,23 +154,40 @@ def _ask_sampler(
     )
 
 
-_reported: set[tuple[str, int]] = set()
+#: What is said of something that was not taken as it was given; the words in C's report() calls.
+_PROBLEMS = {
+    "attribute": "attribute %s (%s) dropped: keys are str and not empty; values are str, bool, int, float, bytes, "
+    "None, sequences and mappings of these, or have a __str__ of their own",
+    "mapping": "attributes %s (%s) dropped: they are no mapping",
+    "depth": "attribute %s (%s) is cut: there are too many sequences or mappings inside one another",
+    "text": "attribute %s is recorded as text: %s is no type that OpenTelemetry knows",
+    "time": "time %s (%s) ignored: times are int, in ns since the Unix epoch",
+    "link": "link %s (%s) dropped: links are OpenTelemetry's Link, or SpanContext in add_link()",
+    "status": "status %s (%s) ignored: it is OpenTelemetry's Status or StatusCode",
+}
+_FOLDER = __file__.rpartition("/")[0]
+_reported: set[tuple[str, str, int]] = set()
 
 
-def _report_invalid(key: object, value: object) -> None:
-    """Warn of a dropped attribute, once for each line of code that sets one."""
+def _report(what: str, subject: object, value: object) -> None:
+    """Warn of something that was not taken as it was given, once for each line of code that gives it."""
     frame = sys._getframe(1)
-    place = (frame.f_code.co_filename, frame.f_lineno)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_FOLDER):
+        frame = frame.f_back
+    place = (what, frame.f_code.co_filename, frame.f_lineno)
     if place in _reported:
         return
     _reported.add(place)
     _logger.warning(
-        "%s:%d: attribute %r dropped: its value is %s, but OpenTelemetry allows str, bool, int, float, bytes and "
-        "sequences of one of them, under a key that is a str and not empty",
-        *place,
-        key,
-        type(value).__name__,
+        "%s:%d: " + _PROBLEMS[what], *place[1:], _name_of(subject), type(value).__name__
     )
+
+
+def _name_of(subject: object) -> str:
+    try:
+        return reprlib.repr(subject)
+    except Exception:  # what is wrong with it may be just that
+        return f"<{type(subject).__name__}>"
 
 
 def _put_on(cls: type, **members: object) -> None:
@@ -190,5 +220,6 @@ _core.setup(
     kinds=tuple(trace.SpanKind),
     make_span_context=_span_context,
     ask_sampler=_ask_sampler,
-    on_invalid=_report_invalid,
+    on_invalid=_report,
 )
+use_native()
