@@ -18,6 +18,7 @@ import pytest
 import requests
 from hotrod.processes import Hotrod
 
+from tests.support.folder import open_folder
 from tests.support.jaeger import Jaeger
 from tests.support.wait import wait_for
 
@@ -85,12 +86,9 @@ def lttng_and_agent(directory: Path, *options: str) -> Iterator[dict[str, str]]:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder that the session daemon, which is another user when root runs the tests, may enter."""
-    path = tmp_path_factory.mktemp("hotrod")
-    for each in (path, path.parent, path.parent.parent):
-        each.chmod(each.stat().st_mode | 0o011)
-    return path
+def folder() -> Iterator[Path]:
+    with open_folder() as path:
+        yield path
 
 
 @pytest.fixture(scope="module", params=["lttng over http", "lttng over grpc", "otel"])

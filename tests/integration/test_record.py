@@ -5,6 +5,7 @@ import pty
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from k8s_tracing.otlp import read_json_lines
 from tests.integration import producer
 from tests.integration.producer import no_producer_left  # noqa: F401
+from tests.support.folder import open_folder
 from tests.support.ports import free_port
 from tests.support.wait import wait_for
 
@@ -20,16 +22,14 @@ PATIENCE_S = 60.0
 
 
 @pytest.fixture
-def temp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where the command makes its temporary folder; root's daemon runs as a user that must reach it."""
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        if folder.stat().st_uid == os.geteuid():
-            folder.chmod(folder.stat().st_mode | 0o011)
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
+def temp(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Where the command makes its temporary folder."""
     for name in list(os.environ):
         if name.startswith(("OTEL_", "K8S_TRACING_")):
             monkeypatch.delenv(name)
-    return tmp_path
+    with open_folder() as folder:
+        monkeypatch.setenv("TMPDIR", str(folder))
+        yield folder
 
 
 def record(*arguments: str) -> "subprocess.CompletedProcess[str]":
