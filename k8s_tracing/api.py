@@ -174,6 +174,20 @@ def _use(provider: TracerProvider | None) -> None:
     set_default(_tracer)
 
 
+@contextmanager
+def _instead(provider: TracerProvider) -> Iterator[None]:
+    """Put `provider` in the place of what `init` made or will make: for tests."""
+    global _provider, _tracer, _initialised
+    before = _provider, _tracer, _initialised
+    _use(provider)
+    _initialised = True
+    try:
+        yield
+    finally:
+        _provider, _tracer, _initialised = before
+        set_default(_tracer)
+
+
 def backend_name() -> str:
     """Return the name of the backend in use; "noop" before `init`."""
     return _provider.backend.name if _provider is not None else "noop"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableSequence
 
 from opentelemetry.trace import SpanContext, StatusCode
 from opentelemetry.util import types
@@ -25,7 +25,7 @@ class MemoryBackend(NativeTracers):
         limits: Limits,
         sampling: Sampling,
     ) -> None:
-        self.records: list[SpanRecord] = []
+        self.records: MutableSequence[SpanRecord] = []
         super().__init__(resource, limits, sampling, emit=False)
 
     def _listen(self, tracer: _core.Tracer) -> None:

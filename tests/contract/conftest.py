@@ -9,10 +9,11 @@ from typing import Protocol
 import pytest
 from opentelemetry import trace
 
-from k8s_tracing import api, backends
+from k8s_tracing import backends
 from k8s_tracing.provider import TracerProvider
 from k8s_tracing.record import SpanRecord
 from k8s_tracing.settings import Limits
+from k8s_tracing.testing import using
 from tests.support.lttng import SessionDaemon
 
 RESOURCE = {"service.name": "contract"}
@@ -87,9 +88,8 @@ def recording(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Record
     else:
         daemon = request.getfixturevalue("registered_daemon")
         recording = Lttng(daemon, f"contract-{tmp_path.name}")
-    api._use(recording.provider)
-    yield recording
-    api._use(None)
+    with using(recording.provider):
+        yield recording
 
 
 @pytest.fixture

@@ -20,7 +20,6 @@ import redis
 import redis.asyncio
 import requests
 import uvicorn
-from opentelemetry import trace
 from opentelemetry.instrumentation import grpc as grpc_instrumentation
 from opentelemetry.instrumentation._semconv import _OpenTelemetrySemanticConventionStability
 from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware as AsgiMiddleware
@@ -36,8 +35,8 @@ from starlette.responses import PlainTextResponse, StreamingResponse
 from starlette.routing import Route
 
 import k8s_tracing
-from k8s_tracing import api
 from k8s_tracing.record import SpanRecord
+from k8s_tracing.testing import using
 from tests.contract.conftest import InMemory, Lttng, Recording, Sdk
 from tests.support.lttng import require
 from tests.support.ports import free_port
@@ -78,10 +77,8 @@ def recorded(
     else:
         daemon = request.getfixturevalue("registered_daemon")
         recording = Lttng(daemon, f"instrumented-{tmp_path.name}")
-    api._use(recording.provider)
-    monkeypatch.setattr(trace, "_TRACER_PROVIDER", recording.provider)
-    yield Recorded(recording)
-    api._use(None)
+    with using(recording.provider):
+        yield Recorded(recording)
 
 
 @pytest.fixture(autouse=True)

@@ -9,21 +9,20 @@ import pytest
 from opentelemetry import trace
 
 import k8s_tracing
-from k8s_tracing import api
 from k8s_tracing.backends.memory import MemoryBackend
 from k8s_tracing.decorator import default_name
 from k8s_tracing.provider import TracerProvider
 from k8s_tracing.record import SpanRecord
 from k8s_tracing.sampling import Sampling
 from k8s_tracing.settings import Limits
+from k8s_tracing.testing import using
 
 
 @pytest.fixture
 def records() -> Iterator[list[SpanRecord]]:
     backend = MemoryBackend({}, Limits(), Sampling())
-    api._use(TracerProvider(backend))
-    yield backend.records
-    api._use(None)
+    with using(TracerProvider(backend)):
+        yield backend.records
 
 
 def current_name() -> str:
@@ -49,11 +48,8 @@ def test_a_function_decorated_before_init_is_traced_after_it() -> None:
 
     assert work() == ""
     backend = MemoryBackend({}, Limits(), Sampling())
-    api._use(TracerProvider(backend))
-    try:
+    with using(TracerProvider(backend)):
         assert work() == "work"
-    finally:
-        api._use(None)
 
 
 def test_the_span_of_a_coroutine_function_lasts_until_it_has_run(records: list[SpanRecord]) -> None:

@@ -22,20 +22,20 @@ from opentelemetry.context import Context
 from opentelemetry.trace import Link, SpanContext, StatusCode, TraceFlags
 
 import k8s_tracing
-from k8s_tracing import _core, api, native
+from k8s_tracing import _core, native
 from k8s_tracing.backends.memory import MemoryBackend
 from k8s_tracing.provider import TracerProvider
 from k8s_tracing.sampling import Sampling
 from k8s_tracing.settings import Limits
+from k8s_tracing.testing import using
 
 
 @pytest.fixture
 def backend() -> Iterator[MemoryBackend]:
     backend = MemoryBackend({"service.name": "tests"}, Limits(), Sampling())
-    api._use(TracerProvider(backend))
     native._reported.clear()
-    yield backend
-    api._use(None)
+    with using(TracerProvider(backend)):
+        yield backend
 
 
 @pytest.fixture

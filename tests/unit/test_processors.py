@@ -19,20 +19,19 @@ from opentelemetry.sdk.trace.export import (
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 import k8s_tracing
-from k8s_tracing import api
 from k8s_tracing.backends.memory import MemoryBackend
 from k8s_tracing.otlp import parse_request
 from k8s_tracing.provider import TracerProvider
 from k8s_tracing.sampling import Sampling
 from k8s_tracing.settings import Limits
+from k8s_tracing.testing import using
 
 
 @pytest.fixture
 def provider() -> Iterator[TracerProvider]:
     provider = TracerProvider(MemoryBackend({"service.name": "shop"}, Limits(events=2), Sampling()))
-    api._use(provider)
-    yield provider
-    api._use(None)
+    with using(provider):
+        yield provider
 
 
 def test_an_exporter_gets_the_same_span_as_the_backend(provider: TracerProvider) -> None:

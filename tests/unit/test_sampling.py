@@ -22,18 +22,20 @@ from opentelemetry.util.types import Attributes
 import k8s_tracing
 from k8s_tracing import api
 from k8s_tracing.backends.memory import MemoryBackend
+from k8s_tracing.backends.noop import NoopBackend
 from k8s_tracing.errors import K8sTracingError
 from k8s_tracing.provider import TracerProvider
 from k8s_tracing.sampling import ALL, Sampling, from_argument, from_name
 from k8s_tracing.settings import Limits
+from k8s_tracing.testing import using
 
 REMOTE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-0"
 
 
 @pytest.fixture(autouse=True)
 def _afterwards() -> Iterator[None]:
-    yield
-    api._use(None)
+    with using(TracerProvider(NoopBackend())):
+        yield
 
 
 def use(sampling: Sampling) -> MemoryBackend:
