@@ -67,8 +67,14 @@ format: setup ## rewrite Python and C the way lint wants them
 	@$(BIN)/ruff format .
 	@$(BIN)/clang-format -i $(C_FILES)
 
-bench: setup ## the cost of one span, against the C limit and against OpenTelemetry's SDK
+bench: setup .venv/.bench ## what a span costs, against the C limit and against other libraries
 	@$(BIN)/python -m benchmarks.span_cost $(ARGS)
+	@$(BIN)/python -m benchmarks.span_memory
+
+.venv/.bench: pyproject.toml | setup
+	@echo "bench: installing what we are measured against"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
+	@touch $@
 
 clean: ## remove .venv and what was built in the tree; Jaeger's cache stays
 	rm -rf .venv build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis
