@@ -3,7 +3,8 @@
 
 OTEL_PYTHON_TRACER_PROVIDER, OTEL_PYTHON_DISTRO or OTEL_PYTHON_CONFIGURATOR set to `k8s_tracing` chooses it. Being
 installed does not: `opentelemetry-instrument` takes the first distro and the first configurator that it comes across
-when no variable names one, so both stand back here unless they are asked for.
+when no variable names one, in the order in which the file system lists them. So both stand back here unless they are
+asked for, and where another configurator came first although OTEL_PYTHON_TRACER_PROVIDER names us, we come after it.
 
 Only needed, and only importable, where opentelemetry-instrumentation is: ``pip install 'k8s-tracing[auto]'``.
 """
@@ -61,3 +62,21 @@ class Configurator:
                 _logger.debug("k8s_tracing is not chosen: %s configures OpenTelemetry", entry.name)
                 entry.load()().configure(**kwargs)
                 return
+
+
+def before_instrumentations() -> None:
+    """Make OTEL_PYTHON_TRACER_PROVIDER=k8s_tracing true, whoever configured OpenTelemetry.
+
+    OpenTelemetry reads the variable only where nobody has set a provider, and the SDK's configurator always sets one.
+    No tracer has been given out yet: the instrumentations come next.
+    """
+    if os.environ.get("OTEL_PYTHON_TRACER_PROVIDER", "").strip() != NAME:
+        return
+    from k8s_tracing.api import tracer_provider
+
+    other, ours = getattr(trace, "_TRACER_PROVIDER", None), tracer_provider()
+    if other is None:
+        trace.set_tracer_provider(ours)
+    elif other is not ours:
+        trace._TRACER_PROVIDER = ours
+        other.shutdown()
