@@ -38,7 +38,7 @@ class TracingMiddleware:
     Args:
         app: the application.
         excluded_paths: paths without a span, exact ("/healthz") or with all below them ("/static/*").
-        route: returns the route of a request from its environ, after it was handled; None leaves it out.
+        route: returns the route of a request from its environ, when its response begins; None leaves it out.
 
     Raises:
         TypeError: `excluded_paths` is a str.
@@ -94,7 +94,7 @@ class _Exchange:
     """One request, its response's status, and its span."""
 
     __slots__ = (
-        "_environ", "_failed", "_method", "_route_of", "_span", "_start_response", "_status"
+        "_environ", "_failed", "_method", "_route", "_route_of", "_span", "_start_response", "_status"
     )  # fmt: skip
 
     def __init__(
@@ -111,6 +111,7 @@ class _Exchange:
         self._route_of = route_of
         self._start_response = start_response
         self._status = 0
+        self._route: str | None = None
         self._failed = False
 
     def start_response(
@@ -119,6 +120,7 @@ class _Exchange:
         """Note the status; `exc_info` is there when an error replaces a response that was begun."""
         code = status[:3]
         self._status = int(code) if code.isdecimal() else 0
+        self._route = self._route_of(self._environ)  # Flask takes it away when it is done
         return self._start_response(status, headers, *exc_info)
 
     def fail(self, error: BaseException) -> None:
@@ -130,7 +132,7 @@ class _Exchange:
     def end(self) -> None:
         """End the span, unless it has ended."""
         if self._span.is_recording():
-            route = self._route_of(self._environ)
+            route = self._route or self._route_of(self._environ)
             set_outcome(self._span, self._method, route, self._status, self._failed)
             self._span.end()
 
