@@ -280,7 +280,8 @@ def extract(carrier: Mapping[str, str]) -> Context:
 
     Bad headers give a context without a span: a new trace begins.
     """
-    return propagate.extract(carrier)
+    # Never None, which is what OpenTelemetry's gives with OTEL_PROPAGATORS=none and no context to begin with.
+    return propagate.extract(carrier, Context())
 
 
 @contextmanager

@@ -33,7 +33,8 @@ class RuntimeContext(_RuntimeContext):
 
     def attach(self, context: Context) -> Token[Context]:
         """Make `context` current; returns what `detach` wants back."""
-        return self.variable.set(context)
+        # Instrumentations attach what `propagate.extract` gives: with OTEL_PROPAGATORS=none that is None.
+        return self.variable.set(Context() if context is None else context)
 
     def get_current(self) -> Context:
         """Return the current Context, with the current span in it."""
