@@ -455,6 +455,21 @@ def test_threads_may_share_one_span(backend: MemoryBackend) -> None:
     assert len(backend.records) == 1 + 4 * 300
 
 
+def test_a_span_has_one_context_whoever_asks_first(
+    tracer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def faster(*args: Any) -> SpanContext:
+        monkeypatch.undo()
+        found.append(span.get_span_context())
+        return SpanContext(*args)
+
+    found: list[SpanContext] = []
+    span = tracer.start_span("work")
+    monkeypatch.setattr(trace, "SpanContext", faster)
+    assert span.get_span_context() is found[0]
+    assert span.get_span_context() is found[0]
+
+
 def test_threads_end_one_anothers_spans(backend: MemoryBackend, tracer: Any) -> None:
     spans = [tracer.start_span(f"span {number}") for number in range(2000)]
 
