@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Mapping
 
 from opentelemetry.util import types
@@ -16,6 +17,9 @@ from k8s_tracing.settings import Limits
 __all__ = ["NAMES", "Backend", "choose"]
 
 NAMES = ("auto", "lttng", "otel", "memory", "noop")
+
+#: The native span is a CPython type.
+_IS_OTHER_PYTHON = sys.implementation.name != "cpython"
 
 _logger = logging.getLogger("k8s_tracing")
 
@@ -40,7 +44,9 @@ def choose(
         K8sTracingError: there is no backend of that name.
     """
     if name == "auto":
-        return _best(resource, limits, sampling)
+        backend, why, is_expected = best(resource, limits, sampling)
+        _logger.log(logging.INFO if is_expected else logging.WARNING, "%s", why)
+        return backend
     if name == "lttng":
         return _lttng(resource, limits, sampling)
     if name == "memory":
@@ -52,22 +58,25 @@ def choose(
     raise K8sTracingError(f"there is no backend {name!r}: choose one of {', '.join(NAMES)}")
 
 
-def _best(
+def best(
     resource: Mapping[str, types.AttributeValue], limits: Limits, sampling: Sampling | None
-) -> Backend:
+) -> tuple[Backend, str, bool]:
+    """Make the best backend that works here.
+
+    Returns:
+        the backend, why it is this one, and whether such a thing is to be expected: a machine without LTTng is, a
+        CPython for which the native span was not built is not.
+    """
     try:
-        backend = _lttng(resource, limits, sampling, only_with_daemon=True)
-        _logger.info("tracing with LTTng")
-        return backend
+        return _lttng(resource, limits, sampling, only_with_daemon=True), "tracing with LTTng", True
     except BackendUnavailable as error:
         why = error
+    is_expected = not isinstance(why.__cause__, ImportError) or _IS_OTHER_PYTHON
     try:
         fallback = _otel(resource, sampling)
     except BackendUnavailable as error:
-        _logger.info("no tracing: %s; and no fallback: %s", why, error)
-        return NoopBackend()
-    _logger.info("tracing with OpenTelemetry's SDK: %s", why)
-    return fallback
+        return NoopBackend(), f"no tracing: {why}; and no fallback: {error}", is_expected
+    return fallback, f"tracing with OpenTelemetry's SDK: {why}", is_expected
 
 
 def _lttng(
@@ -107,5 +116,6 @@ def _otel(resource: Mapping[str, types.AttributeValue], sampling: Sampling | Non
 def _no_extension(error: ImportError) -> BackendUnavailable:
     return BackendUnavailable(
         f"the native span is missing ({error}): install a C compiler and Python's headers "
-        "(Debian, Ubuntu: apt-get install gcc python3-dev) and install k8s-tracing again"
+        "(Debian, Ubuntu: apt-get install gcc python3-dev) and install k8s-tracing again, with pip's "
+        "--force-reinstall --no-cache-dir, because pip keeps what it built"
     )
