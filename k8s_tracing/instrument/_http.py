@@ -28,6 +28,18 @@ _KNOWN_METHODS = "CONNECT,DELETE,GET,HEAD,OPTIONS,PATCH,POST,PUT,QUERY,TRACE"
 METHODS = frozenset(
     os.environ.get("OTEL_INSTRUMENTATION_HTTP_KNOWN_METHODS", _KNOWN_METHODS).split(",")
 )
+#: The headers that become attributes.
+HEADERS = frozenset(
+    (
+        "forwarded",
+        "host",
+        "user-agent",
+        "x-forwarded-for",
+        "x-forwarded-host",
+        "x-forwarded-proto",
+    )
+)
+W3C_HEADERS = frozenset(("baggage", "traceparent", "tracestate"))
 _DEFAULT_PORTS = {"http": 80, "ws": 80, "https": 443, "wss": 443}
 # The conventions name these four: they hold credentials.
 _SECRET = re.compile(r"\b(AWSAccessKeyId|Signature|sig|X-Goog-Signature)=[^&]*")

@@ -8,12 +8,16 @@ fraction; it records no metrics.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapping
+from functools import lru_cache
 from typing import Any, TypeAlias
 
+from opentelemetry.propagators.textmap import TextMapPropagator
 from opentelemetry.trace import Span, SpanKind, StatusCode
 
 from k8s_tracing import api
 from k8s_tracing.instrument._http import (
+    HEADERS,
+    W3C_HEADERS,
     Attributes,
     path_filter,
     request_attributes,
@@ -22,6 +26,7 @@ from k8s_tracing.instrument._http import (
     set_outcome,
     span_name,
 )
+from k8s_tracing.propagation import propagate
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Message: TypeAlias = MutableMapping[str, Any]
@@ -31,6 +36,7 @@ Application: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 #: Where a request's span is in the scope; an application that is mounted into another has one span a request.
 SPAN_KEY = "k8s_tracing.span"
+_NAMES = {name.encode(): name for name in HEADERS | W3C_HEADERS}
 #: What a server makes of an application that gives up on a WebSocket: RFC 6455, "internal error".
 _INTERNAL_ERROR = 1011
 #: The messages that end a response, but for trailers.
@@ -247,14 +253,22 @@ def _path_of(route: Any) -> str:
 
 
 def _headers(raw: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
-    raw = list(raw)
-    headers = {str(key, "latin-1"): str(value, "latin-1") for key, value in raw}
-    if len(headers) < len(raw):  # RFC 9110, 5.3: fields of one name are one list
-        headers = {}
-        for key, value in raw:
-            name, text = str(key, "latin-1"), str(value, "latin-1")
+    """Return those headers of a request that we, or the propagators in use, look at."""
+    names = _NAMES if _reads_only_w3c(propagate.get_global_textmap()) else None
+    headers: dict[str, str] = {}
+    for key, value in raw:
+        name = names.get(key) if names else key.decode("latin-1")
+        if name:
+            text = value.decode("latin-1")
+            # RFC 9110, 5.3: fields of one name are one list
             headers[name] = f"{headers[name]},{text}" if name in headers else text
     return headers
+
+
+@lru_cache(maxsize=8)
+def _reads_only_w3c(propagator: TextMapPropagator) -> bool:
+    """Some others also read headers that are not among their `fields`; for them, all are decoded."""
+    return propagator.fields <= W3C_HEADERS
 
 
 def _attributes(scope: Scope, method: str, headers: dict[str, str]) -> Attributes:

@@ -8,7 +8,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from opentelemetry import trace
+from opentelemetry import propagate, trace
+from opentelemetry.propagators.b3 import B3MultiFormat
 from starlette.applications import Starlette
 from starlette.background import BackgroundTask
 from starlette.requests import Request
@@ -128,6 +129,16 @@ def test_client_and_server_are_those_that_the_client_means(
     run(TracingMiddleware(hello), scope(headers=raw))
     names = ("client.address", "server.address", "server.port", "url.scheme")
     assert tuple(spans[0].attributes[name] for name in names) == expected
+
+
+def test_any_propagator_finds_its_headers(
+    spans: list[SpanRecord], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(propagate, "_HTTP_TEXT_FORMAT", B3MultiFormat())
+    headers = {"x-b3-traceid": TRACE_ID, "x-b3-spanid": SPAN_ID, "x-b3-sampled": "1"}
+    raw = [(key.encode(), value.encode()) for key, value in headers.items()]
+    run(TracingMiddleware(hello), scope(headers=raw))
+    assert (spans[0].trace_id, spans[0].parent_span_id) == (TRACE_ID, SPAN_ID)
 
 
 def test_a_scope_with_hardly_anything_in_it(spans: list[SpanRecord]) -> None:
