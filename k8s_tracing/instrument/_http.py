@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, TypeAlias, TypeVar
 
+from opentelemetry.propagators.textmap import TextMapPropagator
 from opentelemetry.trace import Span, StatusCode
 from opentelemetry.util.types import AttributeValue
 
@@ -42,7 +43,7 @@ HEADERS = frozenset(
 W3C_HEADERS = frozenset(("baggage", "traceparent", "tracestate"))
 _DEFAULT_PORTS = {"http": 80, "ws": 80, "https": 443, "wss": 443}
 # The conventions name these four: they hold credentials.
-_SECRET = re.compile(r"\b(AWSAccessKeyId|Signature|sig|X-Goog-Signature)=[^&]*")
+_SECRET = re.compile(r"(^|&)(AWSAccessKeyId|Signature|sig|X-Goog-Signature)=[^&]*")
 _FORWARDED = re.compile(r'\b(for|host|proto)\s*=\s*(?:"([^"]*)"|([^\s;,"]+))', re.IGNORECASE)
 
 
@@ -86,7 +87,10 @@ def request_attributes(
         attributes["http.request.method"] = "_OTHER"
         attributes["http.request.method_original"] = method
     if query:
-        attributes["url.query"] = _SECRET.sub(r"\1=REDACTED", query) if "=" in query else query
+        # The search for three words costs a tenth of what the expression does.
+        if "sig=" in query or "Signature=" in query or "AWSAccessKeyId=" in query:
+            query = _SECRET.sub(r"\1\2=REDACTED", query)
+        attributes["url.query"] = query
     if version:
         attributes["network.protocol.version"] = version
     if client:
@@ -173,6 +177,12 @@ def path_filter(paths: Iterable[str]) -> Callable[[str], bool]:
     exact = frozenset(path for path in paths if not path.endswith("*"))
     prefixes = tuple(path[:-1] for path in paths if path.endswith("*"))
     return lambda path: path in exact or path.startswith(prefixes)
+
+
+@lru_cache(maxsize=8)
+def reads_only_w3c(propagator: TextMapPropagator) -> bool:
+    """Some others also read headers that are not among their `fields`; for them, all are decoded."""
+    return propagator.fields <= W3C_HEADERS
 
 
 def _before_proxies(

@@ -8,10 +8,8 @@ fraction; it records no metrics.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapping
-from functools import lru_cache
 from typing import Any, TypeAlias
 
-from opentelemetry.propagators.textmap import TextMapPropagator
 from opentelemetry.trace import Span, SpanKind, StatusCode
 
 from k8s_tracing import api
@@ -20,6 +18,7 @@ from k8s_tracing.instrument._http import (
     W3C_HEADERS,
     Attributes,
     path_filter,
+    reads_only_w3c,
     request_attributes,
     safely,
     set_failure,
@@ -254,7 +253,7 @@ def _path_of(route: Any) -> str:
 
 def _headers(raw: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
     """Return those headers of a request that we, or the propagators in use, look at."""
-    names = _NAMES if _reads_only_w3c(propagate.get_global_textmap()) else None
+    names = _NAMES if reads_only_w3c(propagate.get_global_textmap()) else None
     headers: dict[str, str] = {}
     for key, value in raw:
         name = names.get(key) if names else key.decode("latin-1")
@@ -263,12 +262,6 @@ def _headers(raw: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
             # RFC 9110, 5.3: fields of one name are one list
             headers[name] = f"{headers[name]},{text}" if name in headers else text
     return headers
-
-
-@lru_cache(maxsize=8)
-def _reads_only_w3c(propagator: TextMapPropagator) -> bool:
-    """Some others also read headers that are not among their `fields`; for them, all are decoded."""
-    return propagator.fields <= W3C_HEADERS
 
 
 def _attributes(scope: Scope, method: str, headers: dict[str, str]) -> Attributes:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeAlias
 
 from opentelemetry import context as context_api
@@ -11,14 +11,18 @@ from opentelemetry.trace import Span, SpanKind
 
 from k8s_tracing import api
 from k8s_tracing.instrument._http import (
+    HEADERS,
+    W3C_HEADERS,
     Attributes,
     path_filter,
+    reads_only_w3c,
     request_attributes,
     safely,
     set_failure,
     set_outcome,
     span_name,
 )
+from k8s_tracing.propagation import propagate
 
 Environ: TypeAlias = dict[str, Any]
 StartResponse: TypeAlias = Callable[..., Callable[[bytes], object]]
@@ -26,6 +30,7 @@ Application: TypeAlias = Callable[[Environ, StartResponse], Iterable[bytes]]
 
 #: Where a request's span is in the environ.
 SPAN_KEY = "k8s_tracing.span"
+_KEYS = [("HTTP_" + name.upper().replace("-", "_"), name) for name in HEADERS | W3C_HEADERS]
 
 
 class TracingMiddleware:
@@ -61,7 +66,7 @@ class TracingMiddleware:
         if SPAN_KEY in environ or self._is_excluded(path):
             return self.app(environ, start_response)
         method = environ["REQUEST_METHOD"]
-        headers = _Headers(environ)
+        headers = _headers(environ)
         with api.span(
             span_name(method),
             _attributes(environ, method, path, headers) if api.backend_name() != "noop" else None,
@@ -183,32 +188,22 @@ class _Response:
             self._exchange.end()
 
 
-class _Headers(Mapping[str, str]):
-    """The headers of an environ by their names in lower case, looked up when they are wanted."""
-
-    __slots__ = ("_environ",)
-
-    def __init__(self, environ: Environ) -> None:
-        self._environ = environ
-
-    def __getitem__(self, name: str) -> str:
-        value: str = self._environ["HTTP_" + name.upper().replace("-", "_")]
-        return value
-
-    def __iter__(self) -> Iterator[str]:
-        for key in self._environ:
-            if key.startswith("HTTP_"):
-                yield key[5:].replace("_", "-").lower()
-
-    def __len__(self) -> int:
-        return sum(1 for _ in self)
-
-
 def route_of(environ: Environ) -> str | None:
     """Return the route that Flask (or another user of Werkzeug's routing) or Bottle has found for a request."""
     rule = getattr(environ.get("werkzeug.request"), "url_rule", None) or environ.get("bottle.route")
     route: str | None = getattr(rule, "rule", None)
     return route and environ.get("SCRIPT_NAME", "") + route
+
+
+def _headers(environ: Environ) -> dict[str, str]:
+    """Return those headers of a request that we, or the propagators in use, look at."""
+    if reads_only_w3c(propagate.get_global_textmap()):
+        return {name: environ[key] for key, name in _KEYS if key in environ}
+    return {
+        key[5:].replace("_", "-").lower(): value
+        for key, value in environ.items()
+        if key.startswith("HTTP_")
+    }
 
 
 def _path(environ: Environ) -> str:
@@ -217,7 +212,7 @@ def _path(environ: Environ) -> str:
     return path if path.isascii() else path.encode("latin-1", "replace").decode("utf-8", "replace")
 
 
-def _attributes(environ: Environ, method: str, path: str, headers: _Headers) -> Attributes:
+def _attributes(environ: Environ, method: str, path: str, headers: dict[str, str]) -> Attributes:
     peer_port: str = environ.get("REMOTE_PORT", "")
     protocol: str = environ.get("SERVER_PROTOCOL", "")
     attributes = request_attributes(

@@ -141,6 +141,21 @@ def test_any_propagator_finds_its_headers(
     assert (spans[0].trace_id, spans[0].parent_span_id) == (TRACE_ID, SPAN_ID)
 
 
+@pytest.mark.parametrize(
+    ("query", "shown"),
+    [
+        ("design=1&sig=", "design=1&sig=REDACTED"),
+        ("Signature=a%20b&AWSAccessKeyId=c", "Signature=REDACTED&AWSAccessKeyId=REDACTED"),
+        ("a&X-Goog-Signature=x&b", "a&X-Goog-Signature=REDACTED&b"),
+    ],
+)
+def test_credentials_in_a_query_are_not_shown(
+    spans: list[SpanRecord], query: str, shown: str
+) -> None:
+    run(TracingMiddleware(hello), scope(query_string=query.encode()))
+    assert spans[0].attributes["url.query"] == shown
+
+
 def test_a_scope_with_hardly_anything_in_it(spans: list[SpanRecord]) -> None:
     run(TracingMiddleware(hello), {"type": "http", "path": "/", "method": "GET"})
     assert spans[0].attributes == {
