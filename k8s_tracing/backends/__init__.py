@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from opentelemetry.util import types
 
 from k8s_tracing.backends.base import Backend
+from k8s_tracing.backends.daemon import daemon_sockets
 from k8s_tracing.backends.noop import NoopBackend
 from k8s_tracing.errors import BackendUnavailable, K8sTracingError
 from k8s_tracing.sampling import Sampling
@@ -87,10 +88,10 @@ def _lttng(
     only_with_daemon: bool = False,
 ) -> Backend:
     try:
-        from k8s_tracing.backends.lttng import LttngBackend, daemon_socket
+        from k8s_tracing.backends.lttng import LttngBackend
     except ImportError as error:
-        raise _no_extension(error) from error
-    if only_with_daemon and daemon_socket() is None:
+        raise no_extension(error) from error
+    if only_with_daemon and not daemon_sockets():
         raise BackendUnavailable(
             "no LTTng session daemon runs here; `k8s-tracing agent` starts one"
         )
@@ -103,7 +104,7 @@ def _memory(
     try:
         from k8s_tracing.backends.memory import MemoryBackend
     except ImportError as error:
-        raise _no_extension(error) from error
+        raise no_extension(error) from error
     return MemoryBackend(resource, limits, sampling or Sampling())
 
 
@@ -113,7 +114,8 @@ def _otel(resource: Mapping[str, types.AttributeValue], sampling: Sampling | Non
     return OtelBackend(resource, sampling=sampling)
 
 
-def _no_extension(error: ImportError) -> BackendUnavailable:
+def no_extension(error: ImportError) -> BackendUnavailable:
+    """Say what to do about an extension that cannot be imported."""
     return BackendUnavailable(
         f"the native span is missing ({error}): install a C compiler and Python's headers "
         "(Debian, Ubuntu: apt-get install gcc python3-dev) and install k8s-tracing again, with pip's "

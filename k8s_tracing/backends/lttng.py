@@ -60,25 +60,6 @@ def load() -> Any:
     return _library
 
 
-def daemon_socket() -> Path | None:
-    """Return the socket of a session daemon that this process could register with, or None.
-
-    Source: lttng-ust(3), LTTNG_UST_APP_PATH (from 2.14), LTTNG_HOME and HOME. The number at its end is the protocol's
-    generation: 8 for LTTng 2.13 and 2.14, 11 from 2.15.
-    """
-    folders = [Path("/var/run/lttng")]
-    home = os.environ.get("LTTNG_HOME") or os.environ.get("HOME")
-    if home:
-        folders.insert(0, Path(home) / ".lttng")
-    if os.environ.get("LTTNG_UST_APP_PATH"):
-        folders = [Path(os.environ["LTTNG_UST_APP_PATH"])]
-    for folder in folders:
-        for socket in sorted(folder.glob("lttng-ust-sock-*")):
-            if socket.is_socket():
-                return socket
-    return None
-
-
 def _make_wait_files() -> None:
     """Let liblttng-ust find a daemon that starts later, also without a shared /dev/shm.
 

@@ -14,10 +14,10 @@ from collections.abc import Sequence
 from importlib import metadata
 from types import ModuleType
 
-from k8s_tracing.cli import agent, read, record
+from k8s_tracing.cli import agent, doctor, read, record, version
 from k8s_tracing.errors import K8sTracingError
 
-COMMANDS: tuple[ModuleType, ...] = (agent, record, read)
+COMMANDS: tuple[ModuleType, ...] = (agent, record, read, doctor, version)
 
 EXIT_ERROR = 1
 EXIT_INTERRUPTED = 130  # what a shell reports of a program that SIGINT ended

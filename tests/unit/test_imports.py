@@ -11,7 +11,7 @@ PACKAGE = Path(k8s_tracing.__file__).parent
 
 #: What a module, or a folder of modules, may import of the package beside itself; `errors` all may.
 BASE = {"errors", "record", "sampling", "settings"}
-CORE = {*BASE, "_core", "context", "decorator", "native", "propagation", "resource"}
+CORE = {*BASE, "_core", "context", "decorator", "native", "propagation", "resource", "w3c"}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "record": set(),
@@ -23,6 +23,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "decorator": set(),
     "context": {"_core"},
     "native": {"_core", "context", "decorator"},
+    "w3c": {"_core", "propagation"},
     "otlp": {"record"},
     "pure": set(),
     "backends": CORE,
@@ -36,7 +37,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "report": {"record", "analysis"},
     "analysis": {"record"},
     # it looks at both sides, and only the command line imports it
-    "doctor": {*CORE, "backends", "kubernetes", "provider", "api", "agent"},
+    "doctor": {*CORE, "backends", "distro", "agent"},
 }
 #: They are the edges: they may import everything, and nothing imports them.
 EDGES = {"cli", "__main__", "__init__"}
