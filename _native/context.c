@@ -225,3 +225,21 @@ PyObject *current_span(PyObject *module, PyObject *ignored)
 		Py_RETURN_NONE;
 	return span;
 }
+
+/* What the current Context has for that key (but the span's own), without making it; or None. */
+PyObject *context_value(PyObject *module, PyObject *key)
+{
+	PyObject *context, *value, *found = NULL;
+
+	if (!core.context_variable)
+		Py_RETURN_NONE;
+	if (PyContextVar_Get(core.context_variable, NULL, &value))
+		return NULL;
+	context = value && Span_Check(value) ? ((Span *)value)->base : value;
+	if (context && PyDict_Check(context))
+		found = Py_XNewRef(PyDict_GetItemWithError(context, key));
+	Py_XDECREF(value);
+	if (!found && !PyErr_Occurred())
+		Py_RETURN_NONE;
+	return found;
+}

@@ -246,6 +246,7 @@ int span_make_current(Span *span);
 void span_leave_current(Span *span);
 PyObject *current_context(PyObject *module, PyObject *ignored);
 PyObject *current_span(PyObject *module, PyObject *ignored);
+PyObject *context_value(PyObject *module, PyObject *key);
 
 /* ---- tracer.c
  * ---------------------------------------------------------------------------------------------- */

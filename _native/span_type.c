@@ -275,6 +275,24 @@ static PyObject *span_get_span_context(Span *span, PyObject *ignored)
 	return span_get_context(span, NULL);
 }
 
+/* The header of W3C Trace Context; None before the span has started. */
+static PyObject *span_get_traceparent(Span *span, void *ignored)
+{
+	char text[56];
+
+	if (!span->started)
+		Py_RETURN_NONE;
+	snprintf(text, sizeof(text), "00-%016llx%016llx-%016llx-%02x",
+		 (unsigned long long)span->trace_id_high, (unsigned long long)span->trace_id_low,
+		 (unsigned long long)span->span_id, (unsigned)span->flags);
+	return PyUnicode_FromString(text);
+}
+
+static PyObject *span_get_trace_state(Span *span, void *ignored)
+{
+	return Py_NewRef(span->trace_state ? span->trace_state : Py_None);
+}
+
 static PyObject *span_get_parent(Span *span, void *ignored)
 {
 	if (!span->parent_span_id)
@@ -421,6 +439,8 @@ static PyMethodDef span_methods[] = {
 static PyGetSetDef span_getset[] = {
 	{"context", (getter)span_get_context},
 	{"parent", (getter)span_get_parent},
+	{"_traceparent", (getter)span_get_traceparent},
+	{"_trace_state", (getter)span_get_trace_state},
 	{"kind", (getter)span_get_kind},
 	{"attributes", (getter)span_get_attributes},
 	{"start_time", (getter)span_get_start_time},

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from opentelemetry.util import types
 
-from k8s_tracing import _core
+from k8s_tracing import _core, w3c
 from k8s_tracing.backends.processors import Processors
 from k8s_tracing.native import Scope
 from k8s_tracing.sampling import Sampling
@@ -38,6 +38,7 @@ class NativeTracers:
         *,
         emit: bool,
     ) -> None:
+        w3c.install()
         _core.set_limits(
             limits.value_length,
             limits.attributes,

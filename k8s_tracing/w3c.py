@@ -1,0 +1,71 @@
+"""OpenTelemetry's W3C propagators, at a native span's price.
+
+What they write and accept is OpenTelemetry's: only a native span's header is formatted in C, and a context without
+baggage is not made to find that out.
+"""
+
+from __future__ import annotations
+
+from opentelemetry.baggage import _BAGGAGE_KEY
+from opentelemetry.baggage.propagation import W3CBaggagePropagator
+from opentelemetry.context import Context
+from opentelemetry.propagators.composite import CompositePropagator
+from opentelemetry.propagators.textmap import (
+    CarrierT,
+    Setter,
+    TextMapPropagator,
+    default_setter,
+)
+from opentelemetry.trace.propagation import _SPAN_KEY
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from k8s_tracing import _core
+from k8s_tracing.propagation import propagate
+
+
+class TraceContextPropagator(TraceContextTextMapPropagator):
+    """`traceparent` and `tracestate`."""
+
+    def inject(
+        self,
+        carrier: CarrierT,
+        context: Context | None = None,
+        setter: Setter[CarrierT] = default_setter,
+    ) -> None:
+        """Write the context's span into the carrier; nothing if it has none."""
+        span = _core.current_span() if context is None else context.get(_SPAN_KEY)
+        if not isinstance(span, _core.Span) or span._traceparent is None:
+            super().inject(carrier, context, setter)
+            return
+        setter.set(carrier, self._TRACEPARENT_HEADER_NAME, span._traceparent)
+        if span._trace_state:
+            setter.set(carrier, self._TRACESTATE_HEADER_NAME, span._trace_state.to_header())
+
+
+class BaggagePropagator(W3CBaggagePropagator):
+    """`baggage`."""
+
+    def inject(
+        self,
+        carrier: CarrierT,
+        context: Context | None = None,
+        setter: Setter[CarrierT] = default_setter,
+    ) -> None:
+        """Write the context's baggage into the carrier; nothing if it has none."""
+        if context is not None or _core.context_value(_BAGGAGE_KEY):
+            super().inject(carrier, context, setter)
+
+
+_FASTER: dict[type, type[TextMapPropagator]] = {
+    TraceContextTextMapPropagator: TraceContextPropagator,
+    W3CBaggagePropagator: BaggagePropagator,
+}
+
+
+def install() -> None:
+    """Put these in the place of OpenTelemetry's own in its global propagator; others stay. Idempotent."""
+    propagator = propagate.get_global_textmap()
+    parts = getattr(propagator, "_propagators", None)
+    if type(propagator) is CompositePropagator and parts is not None:
+        ours = [_FASTER[type(part)]() if type(part) in _FASTER else part for part in parts]
+        propagate.set_global_textmap(CompositePropagator(ours))
