@@ -53,7 +53,7 @@ int parent_from_span_context(PyObject *span_context, struct parent *parent)
 		goto out;
 	if (!(parent->trace_id_high | parent->trace_id_low))
 		parent->span_id = 0; /* an invalid context is no parent */
-	if (parent->span_id && state != Py_None && PyObject_Size(state) > 0)
+	if (state != Py_None && PyObject_Size(state) > 0)
 		parent->trace_state = Py_NewRef(state);
 	PyErr_Clear(); /* a state without a length is none */
 	result = 0;

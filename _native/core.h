@@ -240,7 +240,8 @@ struct parent {
 
 /* From a Context, or from what is current when `context` is NULL. */
 int parent_find(PyObject *context, struct parent *parent);
-/* The ids, flags and state of an OpenTelemetry SpanContext; span_id 0 when it is not valid. */
+/* The ids, flags and state of an OpenTelemetry SpanContext; span_id 0 when it is not valid. The
+ * state is to be released then, too. */
 int parent_from_span_context(PyObject *span_context, struct parent *parent);
 int span_make_current(Span *span);
 void span_leave_current(Span *span);

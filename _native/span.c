@@ -88,6 +88,8 @@ static int state_append(struct attributes *attributes, PyObject *trace_state)
 
 	if (header && PyUnicode_Check(header))
 		result = attributes_append_string(attributes, OTLP_SPAN_TRACE_STATE, header);
+	else if (header)
+		PyErr_SetString(PyExc_TypeError, "a trace state's header is a str");
 	Py_XDECREF(header);
 	return result;
 }
@@ -115,7 +117,7 @@ int span_link(Span *span, PyObject *context, PyObject *link_attributes)
 			      link_attributes))
 		goto out;
 	/* to nowhere and without a word, or the span has ended while the attributes were read */
-	if ((!linked.span_id && !attributes.count) || span->ended) {
+	if ((!linked.span_id && !linked.trace_state && !attributes.count) || span->ended) {
 		result = 0;
 		goto out;
 	}
@@ -130,7 +132,7 @@ int span_link(Span *span, PyObject *context, PyObject *link_attributes)
 		Py_DECREF(kept);
 	}
 	/* the same field number as in Span: both messages call it trace_state = 3 */
-	if (linked.trace_state && state_append(&attributes, linked.trace_state))
+	if (linked.trace_state && state_append(&attributes, linked.trace_state) && suppress_error())
 		goto out;
 	if (attributes_pad(&attributes))
 		goto out;
@@ -276,6 +278,7 @@ static int take_identity(Span *span, PyObject *context)
 		span->trace_state = parent.trace_state;
 		span->flags = parent.flags & (W3C_SAMPLED | W3C_RANDOM); /* all that is defined */
 	} else {
+		Py_XDECREF(parent.trace_state);
 		span->trace_id_high = random_id();
 		span->trace_id_low = random_id();
 		span->flags = W3C_RANDOM;

@@ -51,6 +51,8 @@ def _set_status(
 ) -> None:
     """Set the status by OpenTelemetry's rules: OK is final, UNSET is ignored, only ERROR has a text."""
     if isinstance(status, trace.Status):
+        if description is not None:
+            _report("description", description, status)
         code, description = status.status_code, status.description
     elif isinstance(status, trace.StatusCode):
         code = status
@@ -163,6 +165,7 @@ _PROBLEMS = {
     "text": "attribute %s is recorded as text: %s is no type that OpenTelemetry knows",
     "time": "time %s (%s) ignored: times are int, in ns since the Unix epoch",
     "link": "link %s (%s) dropped: links are OpenTelemetry's Link, or SpanContext in add_link()",
+    "description": "description %s ignored: the %s has its own",
     "status": "status %s (%s) ignored: it is OpenTelemetry's Status or StatusCode",
 }
 _FOLDER = __file__.rpartition("/")[0]

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from opentelemetry.attributes import BoundedAttributes
 from opentelemetry.exporter.otlp.proto.common._internal import _encode_attributes
@@ -21,6 +21,9 @@ from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
 from k8s_tracing import _core, native
 from k8s_tracing.settings import Limits
+
+#: Time says nothing of what is tested here; the first run ever makes tables of Unicode, too.
+patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 VALUE_LENGTH = Limits().value_length
 #: So many sequences and mappings inside one another are kept; a list may contain itself.
@@ -226,6 +229,7 @@ def recording_tracer() -> Any:
 tracer = recording_tracer()
 
 
+@patient
 @given(st.dictionaries(keys, values, max_size=5))
 @example({"a": float("nan"), "b": -0.0, "c": float("inf")})
 @example({"\ud83d\ude00": "\ud83d\ude00", "\0": "a\0b", "": "no key"})
@@ -235,12 +239,14 @@ def test_the_bytes_are_those_of_opentelemetrys_encoder(attributes: dict[str, Any
     assert _core.encode_resource(attributes) == encoded(expected(without_empty))
 
 
+@patient
 @given(st.dictionaries(keys, values, max_size=5))
 def test_attributes_are_read_back_as_they_were_set(attributes: dict[str, Any]) -> None:
     span = tracer.start_span("work", attributes=attributes)
     assert repr(span.attributes) == repr(expected(attributes))
 
 
+@patient
 @given(st.lists(st.tuples(st.sampled_from("abcdef"), scalars), max_size=30), st.integers(0, 6))
 def test_the_last_value_of_a_key_wins_and_stands_last(
     given_values: list[tuple[str, Any]], limit: int
@@ -267,6 +273,7 @@ def test_the_last_value_of_a_key_wins_and_stands_last(
         _core.set_limits(VALUE_LENGTH, 128, 128, 128, 128, 128)
 
 
+@patient
 @given(values, st.integers(0, 8))
 def test_texts_are_cut_to_their_limit_in_characters(value: Any, length: int) -> None:
     _core.set_limits(length, 128, 128, 128, 128, 128)
@@ -288,6 +295,7 @@ def assert_cut(value: Any, length: int) -> None:
             assert_cut(item, length)
 
 
+@patient
 @given(st.text(max_size=30), st.integers(0, 30))
 def test_a_cut_text_is_the_beginning_of_the_text(value: str, length: int) -> None:
     _core.set_limits(length, 128, 128, 128, 128, 128)
@@ -372,7 +380,7 @@ makers = [
 hostile = st.sampled_from(makers)  # not yet made: hypothesis looks at what it gives
 
 
-@settings(deadline=None)
+@patient
 @given(st.lists(hostile | scalars, max_size=6))
 def test_no_value_raises_or_takes_the_others_along(given_values: list[Any]) -> None:
     attributes = {

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hypothesis import example, given
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from opentelemetry import baggage, trace
 
@@ -17,6 +17,9 @@ from k8s_tracing.backends.memory import MemoryBackend
 from k8s_tracing.provider import TracerProvider
 from k8s_tracing.sampling import Sampling
 from k8s_tracing.settings import Limits
+
+#: Time says nothing of what is tested here; the first run ever makes tables of Unicode, too.
+patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -63,6 +66,7 @@ def state_header(entries: dict[str, str]) -> str:
     return ",".join(f"{key}={value}" for key, value in entries.items())
 
 
+@patient
 @given(parents, st.none() | states, st.none() | bags)
 def test_what_was_extracted_is_injected_again(
     parent: str, state: dict[str, str] | None, bag: dict[str, str] | None
@@ -81,6 +85,7 @@ def test_what_was_extracted_is_injected_again(
     assert again == headers
 
 
+@patient
 @given(parents, states)
 @example("00-" + "f" * 32 + "-" + "f" * 16 + "-ff", {"a": "b"})
 @example("00-" + "0" * 31 + "1-" + "0" * 15 + "1-00", {"1@a": " b"})
@@ -117,6 +122,7 @@ def names_a_parent(header: str) -> bool:
     return int(trace_id, 16) != 0 and int(span_id, 16) != 0
 
 
+@patient
 @given(mutated(parents) | _anything | parents.map(str.upper) | parents.map(" {} ".format))
 @example("ff-" + "1" * 32 + "-" + "1" * 16 + "-01")
 @example("01-" + "1" * 32 + "-" + "1" * 16 + "-01-more")
@@ -130,6 +136,7 @@ def test_any_other_parent_begins_a_new_trace(header: str) -> None:
     assert (parent is not None) == names_a_parent(header), (header, parent)
 
 
+@patient
 @given(st.dictionaries(st.sampled_from(["traceparent", "tracestate", "baggage"]), _anything))
 def test_no_headers_raise(headers: dict[str, str]) -> None:
     with k8s_tracing.extracted(headers), k8s_tracing.span("work") as span:
@@ -139,6 +146,7 @@ def test_no_headers_raise(headers: dict[str, str]) -> None:
     k8s_tracing.inject({}, k8s_tracing.extract(out))
 
 
+@patient
 @given(parents, mutated(states.map(state_header)) | _anything)
 def test_a_broken_state_does_not_lose_the_parent(parent: str, state: str) -> None:
     headers = {"traceparent": parent, "tracestate": state}
@@ -149,6 +157,7 @@ def test_a_broken_state_does_not_lose_the_parent(parent: str, state: str) -> Non
     assert len(passed_on.split(",")) <= 32
 
 
+@patient
 @given(bags)
 def test_baggage_comes_through_spans_of_several_services(bag: dict[str, str]) -> None:
     headers: dict[str, str] = {}

@@ -159,6 +159,25 @@ def test_a_link_to_nowhere_is_kept_if_it_says_something(
     assert [dict(link.attributes) for link in record.links] == [{"why": "unknown"}]
 
 
+def test_a_state_that_is_none_of_opentelemetrys_is_left_out(tracer: Any) -> None:
+    class Odd:
+        def __len__(self) -> int:
+            return 1
+
+        def to_header(self) -> int:
+            return 7
+
+    tracer.listen(None, lambda ended: None)
+    for state in ("text", Odd()):
+        context = SpanContext(1, 2, True, TraceFlags(1), state)  # type: ignore[arg-type]
+        span = tracer.start_span("work", links=[Link(context)])
+        span.add_link(context)
+        span.end()
+        assert len(span.links) == 2
+        parent = trace.set_span_in_context(trace.NonRecordingSpan(context))
+        tracer.start_span("work", parent).end()
+
+
 @pytest.mark.parametrize("status", [1, "ERROR", None, Fails, object()])
 def test_a_wrong_status_is_ignored(backend: MemoryBackend, tracer: Any, status: Any) -> None:
     with tracer.start_as_current_span("work") as span:
