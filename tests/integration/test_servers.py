@@ -39,7 +39,7 @@ from tests.support.lttng import Session, SessionDaemon
 from tests.support.ports import free_port
 from tests.support.wait import wait_for
 
-# /work/N   two spans with a pause between them, in which other requests run
+# /task/N   two spans with a pause between them, in which other requests run
 # /slow/N   makes the file N, so that one can see that it has begun
 # /kill/N   kills its worker when the answer is sent
 SERVICE = """
@@ -223,14 +223,14 @@ def test_every_worker_is_an_instance_and_no_span_is_lost(
     session = session_daemon.session("servers")
     with running(name, session_daemon, tmp_path) as server:
         with ThreadPoolExecutor(8) as clients:
-            list(clients.map(server.get, [f"/work/{number}" for number in range(80)]))
+            list(clients.map(server.get, [f"/task/{number}" for number in range(80)]))
 
         # A worker that dies right after an answer takes nothing with it; another one takes its place.
         server.get("/kill/80")
         dead = server.answers["/kill/80"][0]
         wait_for("the worker to die", lambda: not _is_alive(dead))
         server.wait_for_workers(gone=dead)
-        server.get("/work/81")
+        server.get("/task/81")
 
         # Nor does one that is told to stop in the middle of a request: that is finished first.
         with ThreadPoolExecutor(2) as clients:
