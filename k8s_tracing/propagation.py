@@ -3,7 +3,8 @@
 
 That module reads OTEL_PROPAGATORS when it is imported and raises ValueError when a name in it is misspelled or not
 installed, so that neither it nor anything that imports it, any instrumentation for instance, can be imported: the
-application does not start. Here such a name is left out with a warning, for everybody who imports it later as well.
+application does not start. Here such a name is left out with a warning, for everybody who imports it later as well;
+who imports it before k8s_tracing, as the command `opentelemetry-instrument` does, is not helped.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -85,3 +86,13 @@ def test_none_but_unknown_ones_propagate_nothing() -> None:
 def test_the_variable_stays_as_it_was() -> None:
     program = "import os, k8s_tracing; print(os.environ['OTEL_PROPAGATORS'])"
     assert run("xray,b3", program).stdout == "xray,b3\n"
+
+
+def test_the_command_of_opentelemetry_refuses_an_unknown_one_before_we_can_help() -> None:
+    """What the page on variables says of it; when this fails, OpenTelemetry has become kinder."""
+    command = str(Path(sys.executable).parent / "opentelemetry-instrument")
+    env = {**os.environ, "OTEL_PROPAGATORS": "xray", "OTEL_PYTHON_DISTRO": "k8s_tracing"}
+    words = [command, sys.executable, "-c", "print('runs')"]
+    done = subprocess.run(words, env=env, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "Propagator xray not found" in done.stderr
