@@ -275,6 +275,9 @@ static int take_identity(Span *span, PyObject *context)
 		span->trace_id_low = parent.trace_id_low;
 		span->parent_span_id = parent.span_id;
 		span->parent_is_remote = parent.is_remote;
+		/* one that is none of OpenTelemetry's could not be passed on */
+		if (parent.trace_state && !PyObject_HasAttrString(parent.trace_state, "to_header"))
+			Py_CLEAR(parent.trace_state);
 		span->trace_state = parent.trace_state;
 		span->flags = parent.flags & (W3C_SAMPLED | W3C_RANDOM); /* all that is defined */
 	} else {

@@ -175,7 +175,9 @@ def test_a_state_that_is_none_of_opentelemetrys_is_left_out(tracer: Any) -> None
         span.end()
         assert len(span.links) == 2
         parent = trace.set_span_in_context(trace.NonRecordingSpan(context))
-        tracer.start_span("work", parent).end()
+        with tracer.start_as_current_span("work", parent):
+            if state == "text":
+                k8s_tracing.inject({})
 
 
 @pytest.mark.parametrize("status", [1, "ERROR", None, Fails, object()])
