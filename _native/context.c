@@ -72,7 +72,7 @@ static void parent_from_span(const Span *span, struct parent *parent)
 	parent->trace_id_low = span->trace_id_low;
 	parent->span_id = span->span_id;
 	parent->flags = span->flags;
-	parent->is_remote = false;
+	parent->is_remote = span->remote;
 	parent->trace_state = Py_XNewRef(span->trace_state);
 }
 

@@ -325,6 +325,7 @@ static PyMethodDef core_methods[] = {
 	{"current_context", current_context, METH_NOARGS, NULL},
 	{"current_span", current_span, METH_NOARGS, NULL},
 	{"context_value", context_value, METH_O, NULL},
+	{"remote_span", remote_span, METH_O, NULL},
 	{"setup", (PyCFunction)(void (*)(void))core_setup, METH_VARARGS | METH_KEYWORDS, NULL},
 	{"connect", core_connect, METH_O, NULL},
 	{"set_default", core_set_default, METH_O, NULL},

@@ -7,6 +7,7 @@
  *	span.c        the life of a span
  *	span_type.c   the Span type, its face to Python
  *	sampling.c    whether a span is recorded
+ *	remote.c      the span of another process
  *	tracer.c      the Tracer type: makes spans
  *	core.c        ids, the module, and what it takes from OpenTelemetry's Python API
  *
@@ -161,6 +162,7 @@ typedef struct {
 	bool listened : 1;  /* the tracer had listeners when it started */
 	bool renamed : 1;
 	bool parent_is_remote : 1;
+	bool remote : 1; /* not of this process: see remote.c */
 	bool make_current : 1;
 	bool end_on_exit : 1;
 	bool record_exception : 1;
@@ -191,6 +193,8 @@ struct span_start {
 
 /* A new span: made current and started by `with` if make_current, else started now. */
 PyObject *span_new(Tracer *tracer, const struct span_arguments *arguments, bool make_current);
+/* An empty one, not yet tracked by the garbage collector. */
+Span *span_alloc(void);
 /* Of a span whose references were dropped. */
 void span_free(Span *span);
 int span_start(Span *span, const struct span_start *start);
@@ -205,6 +209,10 @@ int64_t time_argument(PyObject *time);
 
 /* Both halves of the trace id, as an int. */
 PyObject *span_trace_id(const Span *span);
+
+/* ---- remote.c -------------------------------------------------------------------------------- */
+
+PyObject *remote_span(PyObject *module, PyObject *header);
 
 /* ---- sampling.c ----------------------------------------------------------------------------- */
 

@@ -362,7 +362,7 @@ static uint8_t kind_number(PyObject *kind)
 static Span *pool[POOL_SIZE];
 static int pooled;
 
-static Span *span_alloc(void)
+Span *span_alloc(void)
 {
 	struct attributes buffer = {0};
 	Span *span;

@@ -260,7 +260,7 @@ static PyObject *span_get_context(Span *span, void *ignored)
 	if (!span->started) /* invalid until it starts */
 		return make_span_context(span, 0, false);
 	if (!span->span_context) {
-		PyObject *made = make_span_context(span, span->span_id, false);
+		PyObject *made = make_span_context(span, span->span_id, span->remote);
 
 		if (span->span_context)
 			Py_XDECREF(made); /* another thread was faster */

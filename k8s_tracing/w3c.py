@@ -1,7 +1,7 @@
 """OpenTelemetry's W3C propagators, at a native span's price.
 
-What they write and accept is OpenTelemetry's: only a native span's header is formatted in C, and a context without
-baggage is not made to find that out.
+What they write and accept is OpenTelemetry's: only a native span's header is formatted in C, a plain one (version 00,
+no tracestate) is read there, and a context without baggage is not made to find that out.
 """
 
 from __future__ import annotations
@@ -12,8 +12,10 @@ from opentelemetry.context import Context
 from opentelemetry.propagators.composite import CompositePropagator
 from opentelemetry.propagators.textmap import (
     CarrierT,
+    Getter,
     Setter,
     TextMapPropagator,
+    default_getter,
     default_setter,
 )
 from opentelemetry.trace.propagation import _SPAN_KEY
@@ -25,6 +27,22 @@ from k8s_tracing.propagation import propagate
 
 class TraceContextPropagator(TraceContextTextMapPropagator):
     """`traceparent` and `tracestate`."""
+
+    def extract(
+        self,
+        carrier: CarrierT,
+        context: Context | None = None,
+        getter: Getter[CarrierT] = default_getter,
+    ) -> Context:
+        """Return `context` with the span that the carrier's headers name; unchanged if they name none."""
+        headers = getter.get(carrier, self._TRACEPARENT_HEADER_NAME)
+        if not headers:
+            return Context() if context is None else context
+        if not getter.get(carrier, self._TRACESTATE_HEADER_NAME):
+            span = _core.remote_span(headers[0])
+            if span is not None:
+                return Context({**(context or {}), _SPAN_KEY: span})
+        return super().extract(carrier, context, getter)
 
     def inject(
         self,

@@ -72,6 +72,51 @@ def test_the_same_headers(remote: dict[str, str]) -> None:
             context.detach(token)
 
 
+@pytest.mark.parametrize(
+    "header",
+    [
+        REMOTE["traceparent"],
+        REMOTE["traceparent"].upper(),
+        " " + REMOTE["traceparent"],
+        REMOTE["traceparent"] + "-x",
+        "01" + REMOTE["traceparent"][2:] + "-x",
+        "01" + REMOTE["traceparent"][2:],
+        "ff" + REMOTE["traceparent"][2:],
+        REMOTE["traceparent"][:-2] + "ff",
+        REMOTE["traceparent"].replace("-", "_"),
+        REMOTE["traceparent"][:-1],
+        REMOTE["traceparent"][:-1] + "é",
+        "00-" + "0" * 32 + "-b7ad6b7169203331-01",
+        "00-0af7651916cd43dd8448eb211c80319c-" + "0" * 16 + "-01",
+    ],
+)
+@pytest.mark.parametrize("state", [None, "a=1", "a=1,b=2", "=", "x" * 600])
+@pytest.mark.parametrize("below", [None, Context({"mine": 1})])
+def test_the_same_span_is_read(header: str, state: str | None, below: Context | None) -> None:
+    carrier = {"traceparent": header} | ({"tracestate": state} if state is not None else {})
+    mine = w3c.TraceContextPropagator().extract(carrier, below)
+    other = TraceContextTextMapPropagator().extract(carrier, below)
+    read = trace.get_current_span(mine).get_span_context()
+    assert read == trace.get_current_span(other).get_span_context()
+    assert mine.get("mine") == other.get("mine")
+
+
+def test_a_remote_span_can_only_be_a_parent() -> None:
+    remote = trace.get_current_span(propagate.extract({"traceparent": REMOTE["traceparent"]}))
+    assert isinstance(remote, trace.Span)
+    assert not remote.is_recording()
+    remote.set_attribute("a", 1)
+    remote.add_event("e")
+    remote.update_name("n")
+    remote.set_status(trace.StatusCode.ERROR)
+    remote.record_exception(ValueError())
+    remote.end()
+    assert "0af7651916cd43dd8448eb211c80319c" in repr(remote)
+    assert remote.get_span_context().is_remote
+    with trace.use_span(remote), k8s_tracing.span("child") as child:
+        assert child.parent == remote.get_span_context()  # type: ignore[attr-defined]
+
+
 def test_a_context_that_is_given_counts_and_not_the_current_one() -> None:
     with k8s_tracing.span("current"):
         assert ours(Context()) == {}
