@@ -21,9 +21,7 @@ struct core core = {
 		},
 };
 
-/* ---- ids
- * -----------------------------------------------------------------------------------------------------
- */
+/* ---- ids --------------------------------------------------------------------------- */
 
 /* xoshiro256** 1.0 (Blackman, Vigna 2018), seeded by the kernel; one per process, which the GIL
  * guards. */
@@ -107,9 +105,7 @@ int64_t now_ns(void)
 	return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
 }
 
-/* ---- helpers
- * -------------------------------------------------------------------------------------------------
- */
+/* ---- helpers ----------------------------------------------------------------------- */
 
 const char *utf8(PyObject *text, Py_ssize_t *size, PyObject **keep)
 {
@@ -201,8 +197,7 @@ int bind_arguments(const char *function, PyObject *const *args, Py_ssize_t nargs
 	return 0;
 }
 
-/* ---- module functions
- * ------------------------------------------------------------------------------------------ */
+/* ---- module functions -------------------------------------------------------------- */
 
 static PyObject *core_setup(PyObject *module, PyObject *args, PyObject *kwargs)
 {
@@ -359,7 +354,7 @@ static int core_exec(PyObject *module)
 			"one has it already");
 		return -1;
 	}
-	return attributes_init() || span_type_init(module) || tracer_type_init(module) ? -1 : 0;
+	return values_init() || span_type_init(module) || tracer_type_init(module) ? -1 : 0;
 }
 
 static PyModuleDef_Slot core_slots[] = {

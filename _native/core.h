@@ -25,9 +25,7 @@
 #include "emit.h"
 #include "otlp.h"
 
-/* ---- core.c
- * ------------------------------------------------------------------------------------------------
- */
+/* ---- core.c ------------------------------------------------------------------------ */
 
 /* Limits as OpenTelemetry names them; lengths in characters (bytes for bytes). */
 struct limits {
@@ -93,8 +91,7 @@ void report(const char *what, PyObject *subject, PyObject *value);
 /* A str of exactly that type (a subclass could hold a cycle), whatever is given. */
 PyObject *plain_text(PyObject *object);
 
-/* ---- attributes.c
- * ------------------------------------------------------------------------------------------ */
+/* ---- attributes.c ------------------------------------------------------------------ */
 
 /* A run of OTLP fields `attributes = KeyValue`, all with the same tag. */
 struct attributes {
@@ -120,11 +117,9 @@ int attributes_append_string(struct attributes *a, uint8_t tag, PyObject *text);
 int attributes_pad(struct attributes *a);
 PyObject *attributes_to_dict(const struct attributes *a, uint8_t tag);
 void attributes_clear(struct attributes *a);
-int attributes_init(void);
+int values_init(void);
 
-/* ---- span.c
- * ------------------------------------------------------------------------------------------------
- */
+/* ---- span.c ------------------------------------------------------------------------ */
 
 typedef struct Tracer Tracer;
 
@@ -210,11 +205,11 @@ int64_t time_argument(PyObject *time);
 /* Both halves of the trace id, as an int. */
 PyObject *span_trace_id(const Span *span);
 
-/* ---- remote.c -------------------------------------------------------------------------------- */
+/* ---- remote.c ---------------------------------------------------------------------- */
 
 PyObject *remote_span(PyObject *module, PyObject *header);
 
-/* ---- sampling.c ----------------------------------------------------------------------------- */
+/* ---- sampling.c -------------------------------------------------------------------- */
 
 #define W3C_SAMPLED 0x01
 #define W3C_RANDOM 0x02 /* Trace Context level 2: the trace id's right half is random */
@@ -228,13 +223,11 @@ struct sampling {
 /* Never fails: what a sampler of the user's raises is reported. */
 void sampling_decide(Span *span, const struct span_start *start, struct sampling *sampling);
 
-/* ---- span_type.c
- * ------------------------------------------------------------------------------------------- */
+/* ---- span_type.c ------------------------------------------------------------------- */
 
 int span_type_init(PyObject *module);
 
-/* ---- context.c
- * --------------------------------------------------------------------------------------------- */
+/* ---- context.c --------------------------------------------------------------------- */
 
 /* The span a new one has as its parent. */
 struct parent {
@@ -257,8 +250,7 @@ PyObject *current_context(PyObject *module, PyObject *ignored);
 PyObject *current_span(PyObject *module, PyObject *ignored);
 PyObject *context_value(PyObject *module, PyObject *key);
 
-/* ---- tracer.c
- * ---------------------------------------------------------------------------------------------- */
+/* ---- tracer.c ---------------------------------------------------------------------- */
 
 struct Tracer {
 	PyObject_HEAD PyObject *on_start; /* (span, parent context or None), or NULL */

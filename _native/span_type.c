@@ -8,8 +8,7 @@
 #include <stddef.h>
 #include <structmember.h>
 
-/* ---- within `with`
- * ------------------------------------------------------------------------------------------- */
+/* ---- within `with` ----------------------------------------------------------------- */
 
 static PyObject *span_enter(Span *span, PyObject *ignored)
 {
@@ -76,8 +75,7 @@ static PyObject *span_exit(Span *span, PyObject *const *args, Py_ssize_t nargs)
 	Py_RETURN_NONE;
 }
 
-/* ---- what a span is told and asked
- * --------------------------------------------------------------------------- */
+/* ---- what a span is told and asked ------------------------------------------------- */
 
 static PyObject *span_add_link(Span *span, PyObject *const *args, Py_ssize_t nargs,
 			       PyObject *kwnames)
@@ -370,9 +368,7 @@ static PyObject *span_get_deferred(Span *span, void *ignored)
 			     span->end_on_exit ? Py_True : Py_False);
 }
 
-/* ---- the type
- * ------------------------------------------------------------------------------------------------
- */
+/* ---- the type ---------------------------------------------------------------------- */
 
 static int span_traverse(Span *span, visitproc visit, void *arg)
 {

@@ -113,9 +113,7 @@ PyObject *core_span(PyObject *module, PyObject *const *args, Py_ssize_t nargs, P
 	return new_span((Tracer *)core.default_tracer, values, true);
 }
 
-/* ---- the type
- * ------------------------------------------------------------------------------------------------
- */
+/* ---- the type ---------------------------------------------------------------------- */
 
 static PyObject *or_null(PyObject *object)
 {
