@@ -3,7 +3,8 @@
     .venv/bin/python -m pytest benchmarks --benchmark-autosave
     .venv/bin/python -m pytest benchmarks --benchmark-compare
 
-A session of a private daemon records the spans. For peers and ratios see span_cost.py: they run in processes of their own.
+A session of a private daemon records the spans. For peers and ratios see span_cost.py, where each case has a process of
+its own.
 """
 
 from __future__ import annotations
