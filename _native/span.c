@@ -23,7 +23,8 @@ static void listener_call(PyObject *listener, Span *span, PyObject *context)
 	if (!listener)
 		return;
 	Py_INCREF(listener); /* listen() may replace it meanwhile */
-	result = PyObject_CallFunctionObjArgs(listener, span, context, NULL);
+	result = context ? PyObject_CallFunctionObjArgs(listener, span, context, NULL)
+			 : PyObject_CallOneArg(listener, (PyObject *)span);
 	if (!result)
 		PyErr_WriteUnraisable(listener);
 	Py_XDECREF(result);
