@@ -108,7 +108,11 @@ int relay_end_chunk(struct relay *relay)
 	if (end_folder(relay) < 0 || spans_end_chunk(&relay->spans) < 0 ||
 	    output_flush(&relay->output, relay->latest_ns - relay->options.wait_ns) < 0)
 		return out_of_memory(relay);
-	relay->waiting_chunks = relay->output.pending ? relay->waiting_chunks + 1 : 0;
+	/* What begins to wait now may have been held back, out of the chunk before. */
+	if (!relay->output.pending)
+		relay->waiting_chunks = 0;
+	else
+		relay->waiting_chunks += relay->waiting_chunks ? 1 : 2;
 	processes_forget_idle(&relay->output.processes, relay->latest_ns);
 	return 0;
 }
@@ -126,11 +130,12 @@ static uint64_t held_chunks(const struct relay *relay)
 	const struct span *orphan = relay->spans.orphans.first;
 	uint64_t chunks = relay->waiting_chunks;
 
-	if (chunks < 1 && relay->spans.held.count)
-		chunks = 1;
+	for (const struct span *span = relay->spans.held.first; span; span = span->next)
+		if (chunks < relay->spans.chunk - span->first_chunk)
+			chunks = relay->spans.chunk - span->first_chunk;
 	if (orphan && chunks < relay->spans.chunk - orphan->chunk)
 		chunks = relay->spans.chunk - orphan->chunk;
-	return chunks;
+	return chunks < relay->spans.chunk ? chunks : relay->spans.chunk;
 }
 
 void relay_get_stats(const struct relay *relay, struct relay_stats *stats)

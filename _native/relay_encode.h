@@ -21,11 +21,12 @@ struct span {
 	uint64_t parent_span_id;
 	int64_t start_ns;
 	int64_t end_ns;
-	int64_t ended_at_ns; /* when the end was recorded, whatever time it gives */
-	uint64_t chunk;	     /* where the first of its events, then its end, was */
-	struct bytes fields; /* Span fields of any size: name, attributes, events, links, status */
-	uint32_t name_at;    /* the name's field in `fields` */
-	uint32_t name_size;  /* 0: none yet */
+	int64_t ended_at_ns;  /* when the end was recorded, whatever time it gives */
+	uint64_t first_chunk; /* where the first of its events was */
+	uint64_t chunk;	      /* the same, then where it was complete */
+	struct bytes fields;  /* Span fields of any size: name, attributes, events, links, status */
+	uint32_t name_at;     /* the name's field in `fields` */
+	uint32_t name_size;   /* 0: none yet */
 	uint64_t last_event_ns;
 	uint32_t details; /* events and links seen */
 	uint32_t dropped_attributes;

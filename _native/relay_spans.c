@@ -92,7 +92,12 @@ static struct span *new_span(struct spans *spans, uint64_t id, struct span_list 
 	spans->unused = span->next;
 	fields = span->fields;
 	fields.size = 0;
-	*span = (struct span){.span_id = id, .chunk = spans->chunk, .fields = fields};
+	*span = (struct span){
+		.span_id = id,
+		.first_chunk = spans->chunk,
+		.chunk = spans->chunk,
+		.fields = fields,
+	};
 	append(list, span);
 	spans->memory_bytes += sizeof(*span) + fields.capacity;
 	return span;

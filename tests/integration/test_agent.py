@@ -226,11 +226,13 @@ def test_a_kill_at_any_moment_loses_nothing(folder: Path, receiver: Receiver) ->
     private = folder / "agent"
     arguments = ["--endpoint", receiver.url, "--rotation-s", "0.6"]
     expected: set[int] = set()
+    log = ""
     for number in range(4):
         with agent(private, *arguments) as running:
             count = 700 * (number + 1)
             expected |= producer.run(running.env, 10_000 * (number + 1), count, interval_us=300)
             running.end(signal.SIGKILL)
+        log += running.log
     # The last ones may come only at the end: a process that announced itself in a chunk that is gone, and has ended
     # since, is waited for.
     with agent(private, *arguments) as running:

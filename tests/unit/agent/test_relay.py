@@ -227,6 +227,20 @@ class TestPairing:
         assert (span.name, span.attributes, span.duration_ns) == ("span 1", {"a": "b"}, MS)
         assert (len(span.events), len(span.links)) == (1, 1)
 
+    def test_all_chunks_of_a_span_that_is_held_back_are_needed(self, tmp_path):
+        first = chunk(tmp_path, 0, [*announced(), end(1)])
+        second = chunk(tmp_path, 1, [start(1), end(2)])
+        third = chunk(tmp_path, 2, [start(2)])
+        with Relay() as relay:
+            assert decode(relay.read(first)) == []
+            assert relay.held_chunks == 1
+            assert decode(relay.read(second)) == []
+            assert relay.held_chunks == 2
+            assert len(decode(relay.read(third))) == 1
+            assert relay.held_chunks == 2
+            assert len(decode(relay.read_nothing())) == 1
+            assert relay.held_chunks == 0
+
     def test_renamed_with_the_end_first(self, tmp_path):
         first = chunk(tmp_path, 0, [end(1, op_name="last name")])
         second = chunk(tmp_path, 1, [*announced(), start(1)])
@@ -311,6 +325,16 @@ class TestProcesses:
         assert {("other", "tests"), ("other", ""), ("shop", "tests"), ("shop", "")} == {
             (span.service_name, span.scope_name) for span in spans
         }
+
+    def test_a_span_that_was_held_back_waits_for_its_process(self, tmp_path):
+        """Nobody else knows of it than the first chunk, which must not be deleted before it goes out."""
+        first = chunk(tmp_path, 0, [start(1), end(1)])
+        with Relay() as relay:
+            for chunks in (1, 2, 3):
+                assert decode(relay.read(first) if chunks == 1 else relay.read_nothing()) == []
+                assert relay.held_chunks >= chunks
+            (span,) = decode(relay.read(chunk(tmp_path, 1, announced(S))))
+            assert (span.service_name, relay.held_chunks) == ("shop", 0)
 
     def test_announced_in_a_later_chunk(self, tmp_path):
         first = chunk(tmp_path, 0, [start(1), end(1), start(2, S)])
