@@ -6,11 +6,7 @@ import asyncio
 import contextlib
 import contextvars
 import gc
-import os
-import re
-import subprocess
 import sys
-import sysconfig
 import weakref
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
@@ -331,81 +327,3 @@ def test_tasks_that_start_tasks_keep_baggage_and_not_all_spans(tracer: Any) -> N
         return seen
 
     assert asyncio.run(main()) == "123"
-
-
-# ---- under the sanitizers
-
-
-@pytest.fixture(scope="module")
-def sanitized(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the package, whose `_core` was compiled with ASan and UBSan."""
-    folder = tmp_path_factory.mktemp("sanitized")
-    package = folder / "k8s_tracing"
-    package.mkdir()
-    for entry in (ROOT / "k8s_tracing").iterdir():
-        if entry.name != "__pycache__":
-            (package / entry.name).symlink_to(entry)
-    cmake = (ROOT / "_native" / "CMakeLists.txt").read_text()
-    found = re.search(r"add_library\(_core MODULE WITH_SOABI ([^)]*)\)", cmake)
-    assert found
-    subprocess.run(
-        [
-            *("gcc", "-std=c11", "-g", "-O1", "-fPIC", "-shared", "-fno-omit-frame-pointer"),
-            *("-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"),
-            f"-I{sysconfig.get_path('include')}",
-            *(ROOT / "_native" / source for source in found[1].split()),
-            *("-o", package / f"_core{sysconfig.get_config_var('EXT_SUFFIX')}"),
-        ],
-        check=True,
-    )
-    return folder
-
-
-def test_the_suites_pass_under_address_and_undefined_behaviour_sanitizers(sanitized: Path) -> None:
-    libraries = [
-        subprocess.run(
-            ["gcc", f"-print-file-name={name}"], capture_output=True, text=True, check=True
-        ).stdout.strip()
-        for name in ("libasan.so", "libubsan.so")
-    ]
-    script = (
-        "import sys; sys.path.insert(0, sys.argv[1])\n"
-        # the editable install's own finder would come first
-        "sys.meta_path[:] = [f for f in sys.meta_path if 'editable' not in type(f).__module__.lower()]\n"
-        "import k8s_tracing._core as core\n"
-        "assert core.__file__.startswith(sys.argv[1]), core.__file__\n"
-        "import hypothesis\n"
-        "hypothesis.settings.register_profile('few', max_examples=20)\n"
-        "hypothesis.settings.load_profile('few')\n"
-        "import pytest; sys.exit(pytest.main(sys.argv[2:]))\n"
-    )
-    suites = (
-        "tests/contract/test_contract.py",
-        "tests/unit/test_native.py",
-        "tests/unit/test_core_memory.py",
-        "tests/unit/test_sampling.py",
-        "tests/unit/test_processors.py",
-        "tests/property/test_attributes.py",
-    )
-    # the backend in memory; and not this test again
-    chosen = "not sanitizers and not left_behind and not lttng and not otel"
-    rewrite = "ignore::pytest.PytestAssertRewriteWarning"  # hypothesis was imported before
-    answer = subprocess.run(
-        [
-            *(sys.executable, "-c", script, str(sanitized), *suites),
-            *("-q", "-p", "no:cacheprovider", "-p", "no:faulthandler", "-k", chosen, "-W", rewrite),
-        ],
-        cwd=ROOT,
-        env={
-            **os.environ,
-            "LD_PRELOAD": " ".join(libraries),
-            # CPython keeps what it has at exit, and its allocator would hide what is used after it was freed
-            "ASAN_OPTIONS": "detect_leaks=0:abort_on_error=0:allocator_may_return_null=1",
-            "PYTHONMALLOC": "malloc",
-        },
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert answer.returncode == 0, (answer.stdout + answer.stderr)[-20000:]
-    assert " passed" in answer.stdout
