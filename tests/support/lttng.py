@@ -1,46 +1,30 @@
 """A private lttng-sessiond, its sessions, and what they recorded.
 
-A test never uses the machine's own session daemon: `SessionDaemon` starts one that keeps all its
-sockets, its lock and its traces in a temporary folder, so that any number run side by side, as
-root and as any user.
-
-How it is made private: a session daemon that does not run as root keeps everything under
-$LTTNG_HOME/.lttng, but one that runs as root always uses /var/run/lttng, where there is room for
-one. So root starts it with the user id `DAEMON_UID`, which belongs to nobody. Such a daemon records
-the applications of every user, root's too; only its own files must lie where it may write.
+A test never uses the machine's own session daemon: `SessionDaemon` is the agent's own `PrivateDaemon` in a temporary
+folder, so that any number run side by side, as root and as any user. Its sessions are made here, with the `lttng`
+command, and read by babeltrace2: neither shares code with what is tested.
 """
 
-import grp
 import os
 import shutil
-import socket
 import subprocess
-import tempfile
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 
+from k8s_tracing.agent.daemon import DAEMON_UID, PrivateDaemon
+from k8s_tracing.errors import SessionError
 from tests.support import bt2text
 from tests.support.bt2text import Event
-from tests.support.wait import wait_for
+from tests.support.folder import open_folder
 
-# 65520..65533 are given to no user by systemd's and Debian's tables. nobody's 65534 is not for
-# us: whatever else runs as nobody could stop the daemon.
-DAEMON_UID = 65521
+__all__ = ["DAEMON_UID", "LttngError", "Session", "SessionDaemon", "read_trace", "require"]
 
 CONTEXTS = ("vpid", "vtid", "pid_ns", "cgroup_ns")
 
-# A socket's path has to fit into the 108 bytes of struct sockaddr_un; this is the longest one.
-_LONGEST_SOCKET = "/.lttng/ustconsumerd64/command"
-
-# A command that takes longer hangs: on LTTng up to 2.14, stop and destroy wait for ever for a
-# buffer in which a killed process had reserved space.
+# babeltrace2 on a large trace
 _COMMAND_TIMEOUT_S = 30
-
-# LTTng sends the members of this group to root's daemon when there is one, not to their own. The
-# option says that another group has this meaning, one that nobody is in.
-_TRACING_GROUP = "tracing"
-_NOT_ROOTS_DAEMON = "--group=nobody-is-in-this-group"
 
 
 class LttngError(AssertionError):
@@ -63,41 +47,27 @@ class SessionDaemon:
     """A private lttng-sessiond, from `with SessionDaemon() as daemon:` to the end of the block."""
 
     def __init__(self) -> None:
-        # Not pytest's tmp_path: that is too long for a socket.
-        self.home = Path(tempfile.mkdtemp(prefix="k8st-"))
-        longest = len(os.fsencode(self.home)) + len(_LONGEST_SOCKET)
-        assert longest < 108, f"TMPDIR is too long for a socket's path: {self.home}"
+        self._stack = ExitStack()
+        folder = self._stack.enter_context(open_folder())
+        self._daemon = PrivateDaemon(folder)
+        self.home = folder / "lttng"
         self.sessions: list[Session] = []
-        self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def env(self) -> dict[str, str]:
-        """The environment for a program that this daemon shall record.
+        """The environment for a program that this daemon shall record, known before it starts.
 
-        A program waits in liblttng-ust's constructor until the daemon has told it what to record,
-        10 s at most: without that, what a short program does first is not recorded.
+        A program waits in liblttng-ust's constructor until the daemon has told it what to record, 10 s at most:
+        without that, what a short program does first is not recorded.
         """
         own = {"LTTNG_HOME": str(self.home), "LTTNG_UST_REGISTER_TIMEOUT": "10000"}
         return dict(os.environ) | own
 
     def __enter__(self) -> "SessionDaemon":
-        (self.home / ".lttng").mkdir()
-        # Others may pass, so that programs of other users can be recorded; they may not look.
-        for folder in (self.home, self.home / ".lttng"):
-            folder.chmod(0o711)
-            if os.geteuid() == 0:
-                os.chown(folder, DAEMON_UID, DAEMON_UID)
-        # --pdeathsig: also a test run that is killed leaves no daemon behind.
-        command = [*_outside_group(), require("setpriv"), "--pdeathsig=TERM", *_AS_DAEMON, "--"]
-        command += [require("lttng-sessiond"), "--no-kernel"]
-        with (self.home / "sessiond.log").open("wb") as log:
-            self._process = subprocess.Popen(
-                command, env=self.env, stdin=subprocess.DEVNULL, stdout=log, stderr=log
-            )
         try:
-            wait_for(f"{self.home}: sockets of lttng-sessiond", self._is_ready)
+            self._stack.enter_context(self._daemon)
         except BaseException:
-            self.__exit__(None, None, None)
+            self._stack.close()
             raise
         return self
 
@@ -107,36 +77,26 @@ class SessionDaemon:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        try:
+        with self._stack:
             for session in self.sessions:
                 session.destroy()
-        finally:
-            self._stop()
-            shutil.rmtree(self.home, ignore_errors=True)
 
     @property
     def pid(self) -> int:
         """The process id of lttng-sessiond."""
-        assert self._process is not None, "the daemon was not started"
-        return self._process.pid
-
-    def log(self) -> str:
-        """Return what the daemon wrote on its standard output and error."""
-        return (self.home / "sessiond.log").read_text(errors="replace")
+        return self._daemon.pid
 
     def lttng(self, *arguments: str) -> str:
         """Run `lttng ARGUMENTS` against this daemon; return its output.
 
         Raises:
-            LttngError: it failed, or took longer than 30 s.
+            LttngError: it failed, or took too long.
         """
-        command = [require("setpriv"), *_AS_DAEMON, "--", require("lttng"), "--no-sessiond"]
-        command += [_NOT_ROOTS_DAEMON, *arguments]
         try:
-            done = _run(command, self.env)
-        except LttngError as error:
-            raise LttngError(f"{error}\nlog of lttng-sessiond:\n{self.log()}") from None
-        return done.stdout
+            return self._daemon.control.run(*arguments)
+        except SessionError as error:
+            log = (self.home.parent / "lttng-sessiond.log").read_text(errors="replace")
+            raise LttngError(f"{error}\nlog of lttng-sessiond:\n{log}") from None
 
     def session(
         self,
@@ -162,27 +122,6 @@ class SessionDaemon:
             self.lttng("add-context", *in_session, "--channel", "spans", *types)
         self.lttng("start", name)
         return session
-
-    def _is_ready(self) -> bool:
-        """Whether it takes commands and applications; the two sockets are not made at once."""
-        assert self._process is not None
-        if self._process.poll() is not None:
-            raise LttngError(f"lttng-sessiond ended at its start:\n{self.log()}")
-        run_dir = self.home / ".lttng"
-        # lttng-ust-sock-8 up to LTTng 2.14, -11 from 2.15 on
-        application_sockets = list(run_dir.glob("lttng-ust-sock-*"))
-        paths = [run_dir / "client-lttng-sessiond", *application_sockets]
-        return bool(application_sockets) and all(_accepts(path) for path in paths)
-
-    def _stop(self) -> None:
-        if self._process is None:
-            return
-        self._process.terminate()
-        try:
-            self._process.wait(timeout=10)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
 
 
 class Session:
@@ -229,38 +168,6 @@ def read_trace(folder: Path) -> list[Event]:
     if "discarded" in done.stderr or "lost" in done.stderr:
         raise LttngError(f"the trace has gaps: {done.stderr}")
     return bt2text.parse(done.stdout)
-
-
-def _as_daemon() -> list[str]:
-    if os.geteuid() != 0:
-        return []
-    return [f"--reuid={DAEMON_UID}", f"--regid={DAEMON_UID}", "--clear-groups"]
-
-
-_AS_DAEMON = _as_daemon()
-
-
-def _outside_group() -> list[str]:
-    """Return what to put before the daemon's command so that it is not in the group `tracing`.
-
-    A member's daemon refuses to start while root's daemon runs, and no option says otherwise. In
-    a user namespace with only the user's own ids, other groups are nobody's.
-    """
-    if os.geteuid() == 0 or _TRACING_GROUP not in map(_group_name, os.getgroups()):
-        return []
-    return [require("unshare"), "--user", "--map-current-user", "--"]
-
-
-def _group_name(gid: int) -> str:
-    try:
-        return grp.getgrgid(gid).gr_name
-    except KeyError:
-        return ""
-
-
-def _accepts(path: Path) -> bool:
-    with socket.socket(socket.AF_UNIX) as client:
-        return client.connect_ex(str(path)) == 0
 
 
 def _run(command: Sequence[str], env: dict[str, str]) -> subprocess.CompletedProcess[str]:
