@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Protocol
 
 from k8s_tracing.agent.endpoint import GRPC, Endpoint
+from k8s_tracing.agent.otlp_answer import RefusedError, RetryableError
 from k8s_tracing.agent.stopping import Stop
 from k8s_tracing.errors import ExportError, OtlpError
 
@@ -26,23 +27,6 @@ FIRST_DELAY_S = 0.5
 MAX_DELAY_S = 30.0
 MAX_SERVER_DELAY_S = 300.0  # a receiver that asks for more is asked again all the same
 _REMIND_EVERY_S = 60.0
-
-
-class RetryableError(Exception):
-    """Not delivered; may succeed later.
-
-    Args:
-        reason: For the log.
-        after_s: How long the receiver asks us to wait, if it does.
-    """
-
-    def __init__(self, reason: str, after_s: float | None = None) -> None:
-        super().__init__(reason)
-        self.after_s = after_s
-
-
-class RefusedError(Exception):
-    """Not delivered, and never will be: the receiver does not want this request."""
 
 
 class Exporter(Protocol):

@@ -15,6 +15,23 @@ _STATUS_MESSAGE, _STATUS_DETAILS = 2, 3  # fields of google.rpc.Status
 _RETRY_DELAY = 1  # field of google.rpc.RetryInfo
 
 
+class RetryableError(Exception):
+    """Not delivered; may succeed later.
+
+    Args:
+        reason: For the log.
+        after_s: How long the receiver asks us to wait, if it does.
+    """
+
+    def __init__(self, reason: str, after_s: float | None = None) -> None:
+        super().__init__(reason)
+        self.after_s = after_s
+
+
+class RefusedError(Exception):
+    """Not delivered, and never will be: the receiver does not want this request."""
+
+
 def rejected_spans(response: bytes) -> int:
     """How many spans an ExportTraceServiceResponse says were rejected.
 

@@ -10,8 +10,12 @@ from urllib.parse import urlsplit
 import grpc
 
 from k8s_tracing.agent.endpoint import Endpoint
-from k8s_tracing.agent.export import RefusedError, RetryableError
-from k8s_tracing.agent.otlp_answer import rejected_spans, retry_delay_s
+from k8s_tracing.agent.otlp_answer import (
+    RefusedError,
+    RetryableError,
+    rejected_spans,
+    retry_delay_s,
+)
 
 METHOD = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 

@@ -11,8 +11,12 @@ from importlib import metadata
 import requests
 
 from k8s_tracing.agent.endpoint import Endpoint
-from k8s_tracing.agent.export import RefusedError, RetryableError
-from k8s_tracing.agent.otlp_answer import rejected_spans, status_message
+from k8s_tracing.agent.otlp_answer import (
+    RefusedError,
+    RetryableError,
+    rejected_spans,
+    status_message,
+)
 from k8s_tracing.errors import ExportError
 
 CONTENT_TYPE = "application/x-protobuf"

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from k8s_tracing.agent.export import Delivery, RetryableError
+from k8s_tracing.agent.export import Delivery
+from k8s_tracing.agent.otlp_answer import RetryableError
 from k8s_tracing.agent.service import Agent
 from k8s_tracing.agent.spool import Spool
 from k8s_tracing.agent.stopping import Stop
