@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What is measured: one call is one unit of work, of so many spans."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What one span costs, as ratios against the C limit and against OpenTelemetry's SDK, all in one run.
 
 Each case runs in a process of its own, in turn, several times over; a case's figure is the median of all its bursts.

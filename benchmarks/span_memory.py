@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What one live span takes in memory, against OpenTelemetry's SDK: allocations that Python makes, by tracemalloc.
 
 Each figure is from a process of its own.

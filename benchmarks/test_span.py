@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Our own cases under pytest-benchmark, to compare one change with another:
 
     .venv/bin/python -m pytest benchmarks --benchmark-autosave

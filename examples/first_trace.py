@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The first trace: `k8s-tracing record -- python examples/first_trace.py`."""
 
 import time

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Distributed tracing for Python services on Kubernetes: OpenTelemetry's API, LTTng's cost."""
 
 import sys

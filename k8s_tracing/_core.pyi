@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The span path in C (see _native/core.h), with what native.py puts on its types."""
 
 from collections.abc import Callable, Mapping, Sequence

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """OpenTelemetry's runtime context with the native span in it.
 
 One context variable serves both worlds: it holds an OpenTelemetry ``Context``, or a native span that stands for

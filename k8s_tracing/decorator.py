@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Functions wrapped in spans."""
 
 from __future__ import annotations

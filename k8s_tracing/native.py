@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The native span's other half: what few spans do, in Python, put on the C types of `_core`.
 
 Importing this module makes the native span ready: it takes OpenTelemetry's context variable over and registers the

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """k8s_tracing as OpenTelemetry's TracerProvider."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`k8s_tracing.span` where the extension is missing: the chosen tracer's own spans."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Who this process is: the resource attributes of its spans.
 
 Names are OpenTelemetry's semantic conventions 1.44 (service, telemetry, process, host, os, container, k8s). What the

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which traces are recorded: OpenTelemetry's samplers, by name, by share, or as an object."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the environment says. OTEL_* variables mean here what OpenTelemetry says they mean.
 
 Source: OpenTelemetry specification 1.5x, "Environment Variable Specification".

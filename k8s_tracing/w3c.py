@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """OpenTelemetry's W3C propagators, at a native span's price.
 
 What they write and accept is OpenTelemetry's: only a native span's header is formatted in C, a plain one (version 00,

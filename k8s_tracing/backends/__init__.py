@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The backends, and which one a process gets."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Where an application finds an LTTng session daemon."""
 
 from __future__ import annotations

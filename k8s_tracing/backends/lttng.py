@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Spans into LTTng-UST's shared memory: nothing is queued or sent by this process.
 
 A span is in memory that another process owns as soon as it has started, and again when it has ended, so neither exit

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Keeps finished spans in a list: for tests of an application's own tracing."""
 
 from __future__ import annotations

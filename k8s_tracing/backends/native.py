@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the backends with native spans share: tracers with a number for their scope."""
 
 from __future__ import annotations

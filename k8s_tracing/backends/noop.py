@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Records nothing, and passes trace contexts on."""
 
 from __future__ import annotations

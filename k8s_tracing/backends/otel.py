@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The fallback: OpenTelemetry's SDK, exporting OTLP from within the process."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """OpenTelemetry's SpanProcessors, and through them its exporters, on native spans.
 
 A slower path, for who has a processor: each span that ends is copied into the SDK's ReadableSpan.
