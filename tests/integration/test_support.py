@@ -1,6 +1,7 @@
 """The programs that the other integration tests stand on: do they start, record, answer and end."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -125,16 +126,18 @@ def test_a_daemon_ends_when_the_test_run_is_killed() -> None:
     script = (
         "import sys; from tests.support.lttng import SessionDaemon\n"
         "with SessionDaemon() as daemon:\n"
-        "    daemon.session('one'); print(daemon.pid, flush=True); sys.stdin.read()"
+        "    daemon.session('one'); print(daemon.pid, daemon.home, flush=True); sys.stdin.read()"
     )
     with subprocess.Popen(
         [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as run:
         assert run.stdout is not None
-        processes = descendants(int(run.stdout.readline()))
+        pid, home = run.stdout.readline().split()
+        processes = descendants(int(pid))
         run.send_signal(signal.SIGKILL)
         run.wait()
     wait_for("the daemon's processes to end", lambda: not any(comm(pid) for pid in processes))
+    shutil.rmtree(Path(home.decode()).parent)  # which nobody was left to remove
 
 
 def test_jaeger_finds_a_span_that_was_sent_by_id_and_by_time(jaeger: Jaeger) -> None:
