@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """From the end of a span to the moment that Jaeger's query API shows it, under load.
 
 A real Jaeger and an agent with a session daemon of its own run on this machine, and so does everything else: the

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The whole way of a span, for benchmarks: an agent with a session daemon of its own, told to send to a real Jaeger."""
 
 from __future__ import annotations

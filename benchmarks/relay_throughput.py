@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How fast the relay turns a recorded trace into OTLP, against Babeltrace's own reader on the same folder.
 
 Spans are recorded once, by the library through a private session daemon. Then each reader reads that folder in a
