@@ -67,9 +67,13 @@ format: setup ## rewrite Python and C the way lint wants them
 	@$(BIN)/ruff format .
 	@$(BIN)/clang-format -i $(C_FILES)
 
-bench: setup .venv/.bench ## what a span costs, against the C limit and against other libraries
+bench: setup .venv/.bench ## what a span costs, and its way to Jaeger, against limits and other libraries
+	@PYTHON=$(BIN)/python tools/build-jaeger >/dev/null
 	@$(BIN)/python -m benchmarks.span_cost $(ARGS)
 	@$(BIN)/python -m benchmarks.span_memory
+	@$(BIN)/python -m benchmarks.relay_throughput
+	@$(BIN)/python -m benchmarks.end_to_end_latency
+	@$(BIN)/python -m benchmarks.process_cpu
 
 .venv/.bench: pyproject.toml | setup
 	@echo "bench: installing what we are measured against"
