@@ -11,11 +11,11 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from importlib import metadata
 from types import ModuleType
 
 from k8s_tracing.cli import agent, doctor, read, record, version
 from k8s_tracing.errors import K8sTracingError
+from k8s_tracing.resource import version as package_version
 
 COMMANDS: tuple[ModuleType, ...] = (agent, record, read, doctor, version)
 
@@ -51,9 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="k8s-tracing", description="Distributed tracing for Python services on Kubernetes."
     )
-    parser.add_argument(
-        "--version", action="version", version=f"k8s-tracing {metadata.version('k8s-tracing')}"
-    )
+    parser.add_argument("--version", action="version", version=f"k8s-tracing {package_version()}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for module in COMMANDS:
         name = module.__name__.rpartition(".")[2].replace("_", "-")

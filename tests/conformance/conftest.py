@@ -42,8 +42,10 @@ def opentelemetry_sources() -> Path:
                 check=True,
             )
             for archive in (Path(folder) / "archives").glob("*.tar.gz"):
+                # the archives are those whose hashes stand above; Python 3.11.2 has no filters yet
                 with tarfile.open(archive) as tar:
-                    tar.extractall(unpacked, filter="data")
+                    tar.extraction_filter = getattr(tarfile, "data_filter", None)
+                    tar.extractall(unpacked)
             try:
                 unpacked.rename(cache / name)
             except OSError:  # another run was faster

@@ -244,7 +244,6 @@ def test_a_kill_at_any_moment_loses_nothing(folder: Path, receiver: Receiver) ->
 # modules are imported first, because this user may not be able to reach the interpreter's.
 AS_USER = """
 import os, sys
-import importlib.metadata; importlib.metadata.version("k8s-tracing")
 import k8s_tracing.agent.main, k8s_tracing.cli, k8s_tracing.otlp
 if os.geteuid() == 0:
     os.setgroups([]); os.setresgid(65534, 65534, 65534); os.setresuid(65534, 65534, 65534)
