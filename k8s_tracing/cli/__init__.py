@@ -47,11 +47,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     return status
 
 
+class _ShowVersion(argparse.Action):
+    """Looks the version up when it is asked for, and not at every start."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        print(f"k8s-tracing {package_version()}")
+        parser.exit()
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="k8s-tracing", description="Distributed tracing for Python services on Kubernetes."
     )
-    parser.add_argument("--version", action="version", version=f"k8s-tracing {package_version()}")
+    parser.add_argument("--version", action=_ShowVersion, nargs=0, help="show the version and exit")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for module in COMMANDS:
         name = module.__name__.rpartition(".")[2].replace("_", "-")
