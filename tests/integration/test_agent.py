@@ -242,9 +242,11 @@ def test_a_kill_at_any_moment_loses_nothing(folder: Path, receiver: Receiver) ->
 
 # What root's processes find is one for the whole machine. So this agent runs as a user who has LTTNG_HOME for himself;
 # modules are imported first, because this user may not be able to reach the interpreter's.
+# Everything is loaded before: the checkout and the interpreter may lie in a home that others cannot read.
 AS_USER = """
 import os, sys
-import k8s_tracing.agent.main, k8s_tracing.cli, k8s_tracing.otlp
+import k8s_tracing.agent.main, k8s_tracing.agent.relay, k8s_tracing.cli, k8s_tracing.otlp
+k8s_tracing.agent.relay._load()
 if os.geteuid() == 0:
     os.setgroups([]); os.setresgid(65534, 65534, 65534); os.setresuid(65534, 65534, 65534)
 sys.exit(k8s_tracing.cli.main(["agent", *sys.argv[1:]]))
