@@ -4,6 +4,7 @@
 #include "tracepoints.h"
 
 #include <lttng/ust-fork.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -118,19 +119,24 @@ int k8s_tracing_add_scope(uint16_t scope_id, const char *name, const char *versi
 	return 0;
 }
 
-void k8s_tracing_before_fork(void)
+static void before_fork(void)
 {
 	lttng_ust_before_fork(&fork_signals);
 }
 
-void k8s_tracing_after_fork_parent(void)
+static void after_fork_parent(void)
 {
 	lttng_ust_after_fork_parent(&fork_signals);
 }
 
-void k8s_tracing_after_fork_child(void)
+static void after_fork_child(void)
 {
 	lttng_ust_after_fork_child(&fork_signals);
+}
+
+int k8s_tracing_handle_forks(void)
+{
+	return pthread_atfork(before_fork, after_fork_parent, after_fork_child);
 }
 
 const struct k8s_tracing_provider k8s_tracing_provider = {

@@ -99,9 +99,11 @@ void k8s_tracing_span_link(const struct k8s_tracing_link *link);
 int k8s_tracing_set_process(uint64_t instance_id, const uint8_t *resource, uint32_t size);
 int k8s_tracing_add_scope(uint16_t scope_id, const char *name, const char *version);
 
-/* To be called around fork(), as lttng/ust-fork.h asks. */
-void k8s_tracing_before_fork(void);
-void k8s_tracing_after_fork_parent(void);
-void k8s_tracing_after_fork_child(void);
+/*
+ * From now on every fork() is told to LTTng, as lttng/ust-fork.h asks, from within fork() itself:
+ * LTTng's locks are held meanwhile, and a thread that got the GIL in between would wait for one of
+ * them with its first event, for ever. To be called once. Returns 0, or an error number.
+ */
+int k8s_tracing_handle_forks(void);
 
 #endif

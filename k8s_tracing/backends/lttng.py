@@ -52,11 +52,8 @@ def load() -> Any:
                 "(Debian, Ubuntu: apt-get install liblttng-ust1)"
             ) from error
         _ffi.cdef((folder / "lttng.cdef.txt").read_text())
-        os.register_at_fork(
-            before=library.k8s_tracing_before_fork,
-            after_in_parent=library.k8s_tracing_after_fork_parent,
-            after_in_child=library.k8s_tracing_after_fork_child,
-        )
+        if library.k8s_tracing_handle_forks():
+            raise MemoryError
         _library = library
     return _library
 
