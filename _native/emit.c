@@ -119,24 +119,38 @@ int k8s_tracing_add_scope(uint16_t scope_id, const char *name, const char *versi
 	return 0;
 }
 
+/* This thread is about to fork a process that goes on with our code, and does not only exec another
+ * program. */
+static __thread int forking;
+
 static void before_fork(void)
 {
-	lttng_ust_before_fork(&fork_signals);
+	if (forking)
+		lttng_ust_before_fork(&fork_signals);
 }
 
 static void after_fork_parent(void)
 {
-	lttng_ust_after_fork_parent(&fork_signals);
+	if (forking)
+		lttng_ust_after_fork_parent(&fork_signals);
+	forking = 0;
 }
 
 static void after_fork_child(void)
 {
-	lttng_ust_after_fork_child(&fork_signals);
+	if (forking)
+		lttng_ust_after_fork_child(&fork_signals);
+	forking = 0;
 }
 
 int k8s_tracing_handle_forks(void)
 {
 	return pthread_atfork(before_fork, after_fork_parent, after_fork_child);
+}
+
+void k8s_tracing_fork_follows(void)
+{
+	forking = 1;
 }
 
 const struct k8s_tracing_provider k8s_tracing_provider = {

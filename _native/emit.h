@@ -100,10 +100,13 @@ int k8s_tracing_set_process(uint64_t instance_id, const uint8_t *resource, uint3
 int k8s_tracing_add_scope(uint16_t scope_id, const char *name, const char *version);
 
 /*
- * From now on every fork() is told to LTTng, as lttng/ust-fork.h asks, from within fork() itself:
- * LTTng's locks are held meanwhile, and a thread that got the GIL in between would wait for one of
- * them with its first event, for ever. To be called once. Returns 0, or an error number.
+ * LTTng is told of a fork (lttng/ust-fork.h) from within fork() itself: its locks are held
+ * meanwhile, and a thread that got the GIL in between would wait for one of them with its first
+ * event, for ever. To be called once; 0 or an error number.
  */
 int k8s_tracing_handle_forks(void);
+/* And only of one that this thread said would follow: a child that execs another program at once is
+ * none of LTTng's. */
+void k8s_tracing_fork_follows(void);
 
 #endif

@@ -54,6 +54,7 @@ def load() -> Any:
         _ffi.cdef((folder / "lttng.cdef.txt").read_text())
         if library.k8s_tracing_handle_forks():
             raise MemoryError
+        os.register_at_fork(before=library.k8s_tracing_fork_follows)
         _library = library
     return _library
 
