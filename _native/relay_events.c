@@ -251,13 +251,14 @@ static int take_link(struct ctf *ctf, const struct record *record)
 
 static int take_process(struct ctf *ctf, const struct record *record)
 {
+	struct relay_origin origin = {0};
 	uint16_t invalid = 0;
 
 	if (get_fields(ctf, record, PROCESS_RESOURCE, RELAY_RESOURCE, &invalid) < 0)
 		return -1;
 	if (invalid)
 		return 0; /* as if it had not come */
-	return output_process(ctf->output, get_unsigned(record, PROCESS_INSTANCE),
+	return output_process(ctf->output, get_unsigned(record, PROCESS_INSTANCE), &origin,
 			      ctf->scratch.data, ctf->scratch.size, record->time_ns);
 }
 

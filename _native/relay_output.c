@@ -61,8 +61,8 @@ static void count_ready(struct output *output, const struct process *process, in
 	}
 }
 
-int output_process(struct output *output, uint64_t instance_id, const uint8_t *resource,
-		   size_t size, int64_t now_ns)
+int output_process(struct output *output, uint64_t instance_id, const struct relay_origin *origin,
+		   const uint8_t *resource, size_t size, int64_t now_ns)
 {
 	struct process *process = process_get(&output->processes, instance_id, now_ns);
 	int ret;

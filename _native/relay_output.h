@@ -36,8 +36,8 @@ int output_init(struct output *output, const struct relay_options *options,
 void output_free(struct output *output);
 
 /* What `process` and `scope` events say. The resource is Resource fields that were checked. */
-int output_process(struct output *output, uint64_t instance_id, const uint8_t *resource,
-		   size_t size, int64_t now_ns);
+int output_process(struct output *output, uint64_t instance_id, const struct relay_origin *origin,
+		   const uint8_t *resource, size_t size, int64_t now_ns);
 int output_scope(struct output *output, uint64_t instance_id, uint16_t scope_id, const char *name,
 		 const char *version, int64_t now_ns);
 

@@ -14,6 +14,14 @@
 #include "relay_bytes.h"
 #include "relay_table.h"
 
+/* Who recorded an event, by LTTng's contexts; 0 is what the session did not ask for. */
+struct relay_origin {
+	int32_t vpid; /* and the thread: as their own PID namespace numbers them */
+	int32_t vtid;
+	uint64_t pid_ns; /* inode numbers of the namespaces */
+	uint64_t cgroup_ns;
+};
+
 struct scope {
 	struct bytes fields; /* InstrumentationScope fields */
 	bool known;

@@ -183,6 +183,11 @@ void spans_see(struct spans *spans, int64_t now_ns)
 		spans->last_ns = now_ns;
 }
 
+void spans_lost(struct spans *spans, uint64_t events)
+{
+	spans->stats->discarded_events += events;
+}
+
 /* What was written into a span counts; the span must still be in a list. */
 static void count_growth(struct spans *spans, const struct span *span, size_t capacity_before)
 {

@@ -53,6 +53,9 @@ int spans_link(struct spans *spans, const struct k8s_tracing_link *link, int64_t
 /* Nothing in this folder will be older than that. */
 void spans_see(struct spans *spans, int64_t now_ns);
 
+/* LTTng lost so many events of this folder's (0: it does not know how many). */
+void spans_lost(struct spans *spans, uint64_t events);
+
 /* A trace folder, or all folders of a chunk, were read to their end. */
 int spans_end_folder(struct spans *spans);
 int spans_end_chunk(struct spans *spans);
