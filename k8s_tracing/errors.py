@@ -28,3 +28,7 @@ class ExportError(AgentError):
 
 class OtlpError(K8sTracingError):
     """Bytes or a file are not OTLP."""
+
+
+class JaegerJsonError(K8sTracingError):
+    """A file or an answer is not Jaeger's JSON."""

@@ -15,8 +15,8 @@ DOCS = Path(__file__).parents[2] / "docs"
 PACKAGE = Path(k8s_tracing.__file__).parent
 NATIVE = PACKAGE.parent / "_native"
 
-#: Constants that look like one and are none: WSGI's, which are called an environment as well.
-NOT_VARIABLES = "instrument/wsgi.py"
+#: Constants that look like one and are none: WSGI's, which are called an environment as well, and Jaeger's words.
+NOT_VARIABLES = {"instrument/wsgi.py", "jaeger.py", "jaeger_reader.py"}
 #: Set for a program that is started, not read.
 ONLY_SET = {"LC_ALL"}
 _NAME = re.compile(r"[A-Z][A-Z0-9]*(_[A-Z0-9]+)+|HOME")
@@ -26,7 +26,7 @@ def read_by_the_source() -> set[str]:
     """Every string in the package that is a variable's name, and those that are put together."""
     names = set()
     for module in PACKAGE.rglob("*.py"):
-        if str(module.relative_to(PACKAGE)) == NOT_VARIABLES:
+        if str(module.relative_to(PACKAGE)) in NOT_VARIABLES:
             continue
         for node in ast.walk(ast.parse(module.read_text())):
             if isinstance(node, ast.Constant) and isinstance(node.value, str):

@@ -25,6 +25,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "native": {"_core", "context", "decorator"},
     "w3c": {"_core", "propagation"},
     "otlp": {"record"},
+    "jaeger": {"record"},
+    "jaeger_reader": {"record", "jaeger"},
     "pure": set(),
     "backends": CORE,
     "provider": {*CORE, "backends"},
@@ -36,6 +38,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "agent": {*BASE, "resource", "otlp", "report"},
     "report": {"record", "analysis"},
     "analysis": {"record"},
+    "viewer": {"record", "otlp", "jaeger", "jaeger_reader", "analysis", "report", "settings"},
     # it looks at both sides, and only the command line imports it
     "doctor": {*CORE, "backends", "distro", "agent"},
 }
