@@ -84,6 +84,31 @@ static inline uint8_t *put_length_field(uint8_t *at, uint8_t tag, const void *da
 	return put_bytes(put_length(at, tag, size), data, size);
 }
 
+/* The length that was written there, and where what has it begins. */
+static inline const uint8_t *take_length(const uint8_t *at, uint64_t *size)
+{
+	*size = 0;
+	for (unsigned int shift = 0;; shift += 7) {
+		*size |= (uint64_t)(*at & 0x7f) << shift;
+		if (*at++ < 0x80)
+			return at;
+	}
+}
+
+/* The same where the bytes may be anything; NULL if there is no length, or too few bytes for it. */
+static inline const uint8_t *take_length_within(const uint8_t *at, const uint8_t *end,
+						uint64_t *size)
+{
+	const uint8_t *last = at;
+
+	while (last < end && *last >= 0x80)
+		last++;
+	if (last == end || last - at >= LENGTH_MAX)
+		return NULL;
+	at = take_length(at, size);
+	return *size <= (uint64_t)(end - at) ? at : NULL;
+}
+
 /* A number in a varint field; protobuf leaves out what is zero. */
 static inline uint8_t *put_count(uint8_t *at, uint8_t tag, uint64_t value)
 {

@@ -87,7 +87,7 @@ static void count_lost(struct ctf *ctf, const bt_message *message)
 
 	if (bt_message_get_type(message) == BT_MESSAGE_TYPE_DISCARDED_EVENTS) {
 		bt_message_discarded_events_get_count(message, &count);
-		spans_lost(ctf->spans, count);
+		spans_lost(ctf->spans, count, 0, INT64_MAX);
 	} else {
 		bt_message_discarded_packets_get_count(message, &count);
 		ctf->stats->lost_packets += count;

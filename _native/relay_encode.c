@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "relay_encode.h"
 
+#include "otlp.h"
 #include "relay_validate.h"
 
 #define TEXT_MAX 16384 /* bytes of a name or a status message that are kept */
@@ -230,21 +231,47 @@ struct field {
 /* The field that stands there, written by us or checked: tags of one byte, all length-delimited. */
 static struct field field_at(const uint8_t *at)
 {
-	const uint8_t *body = at + 1;
-	struct field field = {.at = at};
-	uint64_t size = 0;
+	uint64_t size;
+	const uint8_t *body = take_length(at + 1, &size);
+	struct field field = {.at = at, .size = body + size - at};
 
-	for (unsigned int shift = 0;; shift += 7) {
-		size |= (uint64_t)(*body & 0x7f) << shift;
-		if (*body++ < 0x80)
-			break;
-	}
-	field.size = body + size - at;
 	if (*at == SPAN_EVENTS) {
 		memcpy(&field.time_ns, body + 1, sizeof(field.time_ns));
 		field.time_ns = le64toh(field.time_ns);
 	}
 	return field;
+}
+
+/* The end of the field of ours that stands there; NULL if it is none, whatever the bytes are. */
+static const uint8_t *checked_field_end(const uint8_t *at, const uint8_t *end)
+{
+	static const uint8_t tags[] = {SPAN_NAME,   OTLP_SPAN_ATTRIBUTES, OTLP_SPAN_TRACE_STATE,
+				       SPAN_EVENTS, SPAN_LINKS,		  SPAN_STATUS};
+	uint64_t size;
+	const uint8_t *body = take_length_within(at + 1, end, &size);
+
+	if (!body || !memchr(tags, *at, sizeof(tags)))
+		return NULL;
+	if (*at == SPAN_EVENTS && (size < 9 || *body != EVENT_TIME))
+		return NULL;
+	return body + size;
+}
+
+bool encode_wrote(const struct span *span)
+{
+	const uint8_t *start = span->fields.data;
+	const uint8_t *end = start + span->fields.size;
+	bool named = !span->name_size;
+	const uint8_t *next;
+
+	for (const uint8_t *at = start; at < end; at = next) {
+		next = checked_field_end(at, end);
+		if (!next)
+			return false;
+		named |= *at == SPAN_NAME && at - start == span->name_at &&
+			 next - at == span->name_size;
+	}
+	return named;
 }
 
 static int by_time(const void *a, const void *b)

@@ -21,12 +21,11 @@ struct span {
 	uint64_t parent_span_id;
 	int64_t start_ns;
 	int64_t end_ns;
-	int64_t ended_at_ns;  /* when the end was recorded, whatever time it gives */
-	uint64_t first_chunk; /* where the first of its events was */
-	uint64_t chunk;	      /* the same, then where it was complete */
-	struct bytes fields;  /* Span fields of any size: name, attributes, events, links, status */
-	uint32_t name_at;     /* the name's field in `fields` */
-	uint32_t name_size;   /* 0: none yet */
+	int64_t ended_at_ns; /* when the end was recorded, whatever time it gives */
+	uint64_t chunk;	     /* where the first of its events was, then where it was complete */
+	struct bytes fields; /* Span fields of any size: name, attributes, events, links, status */
+	uint32_t name_at;    /* the name's field in `fields` */
+	uint32_t name_size;  /* 0: none yet */
 	uint64_t last_event_ns;
 	uint32_t details; /* events and links seen */
 	uint32_t dropped_attributes;
@@ -46,6 +45,9 @@ int encode_start(struct span *span, const struct k8s_tracing_start *start, int64
 int encode_end(struct span *span, const struct k8s_tracing_end *end, int64_t now_ns);
 int encode_event(struct span *span, const struct k8s_tracing_event *event, int64_t now_ns);
 int encode_link(struct span *span, const struct k8s_tracing_link *link);
+
+/* Are the bytes of a span that somebody else has put together such as are written here? */
+bool encode_wrote(const struct span *span);
 
 /* Write the Span fields of it all. Return 0, or -1 without memory. */
 int encode_span(struct bytes *to, struct span *span);

@@ -92,13 +92,9 @@ int output_scope(struct output *output, uint64_t instance_id, uint16_t scope_id,
 /* The size of the field that stands at `at`: a span, whose tag is one byte. */
 static size_t span_field_size(const uint8_t *at)
 {
-	uint64_t size = 0;
-	size_t i = 1;
+	uint64_t size;
 
-	do
-		size |= (uint64_t)(at[i] & 0x7f) << (7 * (i - 1));
-	while (at[i++] & 0x80);
-	return i + size;
+	return take_length(at + 1, &size) + size - at;
 }
 
 /*
@@ -251,6 +247,13 @@ static int make_request(struct output *output)
 	return 0;
 }
 
+static void add_pending(struct output *output, struct process *process)
+{
+	process->pending = true;
+	process->next_pending = output->pending;
+	output->pending = process;
+}
+
 int output_add(struct output *output, struct process *process, uint16_t scope_id,
 	       const struct bytes *span, int64_t now_ns)
 {
@@ -265,16 +268,45 @@ int output_add(struct output *output, struct process *process, uint16_t scope_id
 	output->stats->waiting_spans++;
 	output->pending_bytes += size;
 	if (!process->pending) {
-		process->pending = true;
 		process->waiting_since_ns = now_ns;
-		process->next_pending = output->pending;
-		output->pending = process;
+		add_pending(output, process);
 	}
 	if (ready(process, scope))
 		output->ready_bytes += size;
 	if (output->pending_bytes - output->ready_bytes > output->options->memory_bytes / 4)
 		return output_flush(output, INT64_MAX);
 	return output->ready_bytes >= output->options->request_bytes ? make_request(output) : 0;
+}
+
+/* How many fields of spans these bytes are; UINT64_MAX if they are something else. */
+static uint64_t count_spans(const struct bytes *spans)
+{
+	const uint8_t *end = spans->data + spans->size;
+	uint64_t count = 0, size;
+
+	for (const uint8_t *at = spans->data; at < end; at += size) {
+		at = *at == SCOPE_SPANS_SPANS ? take_length_within(at + 1, end, &size) : NULL;
+		if (!at)
+			return UINT64_MAX;
+		count++;
+	}
+	return count;
+}
+
+int output_restored(struct output *output, struct process *process)
+{
+	for (size_t i = 0; i < process->scope_count; i++) {
+		struct scope *scope = process->scopes + i;
+
+		if (count_spans(&scope->spans) != scope->count)
+			return -1;
+		output->pending_bytes += scope->spans.size;
+		output->stats->waiting_spans += scope->count;
+	}
+	count_ready(output, process, 1);
+	if (has_spans(process))
+		add_pending(output, process);
+	return 0;
 }
 
 static void give_up_waiting(struct output *output, struct process *process)

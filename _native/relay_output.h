@@ -45,6 +45,10 @@ int output_scope(struct output *output, uint64_t instance_id, uint16_t scope_id,
 int output_add(struct output *output, struct process *process, uint16_t scope_id,
 	       const struct bytes *span, int64_t now_ns);
 
+/* A saved state's process, with what waits in its scopes, was added. Return -1 if that is not what
+ * it says it is. */
+int output_restored(struct output *output, struct process *process);
+
 /* Make requests of all that can go out, and of what waits since before the deadline. */
 int output_flush(struct output *output, int64_t deadline_ns);
 

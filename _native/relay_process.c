@@ -3,7 +3,8 @@
 
 #include "relay_validate.h"
 
-#define SCOPES_MAX 1024
+#define SCOPES_STEP 4 /* so many more are added at once */
+#define SCOPES_MAX (PROCESS_SCOPES_MAX - SCOPES_STEP)
 #define SCOPE_TEXT_MAX 1024
 
 /* A process announces itself again before it records after a pause, so an idle one can be
@@ -55,7 +56,7 @@ static uint64_t identity_bytes(const struct process *process)
 	return bytes;
 }
 
-static struct process *add_process(struct processes *processes, uint64_t instance_id)
+struct process *process_add(struct processes *processes, uint64_t instance_id)
 {
 	struct process *process = calloc(1, sizeof(*process));
 
@@ -79,33 +80,40 @@ struct process *process_get(struct processes *processes, uint64_t instance_id, i
 		process = table_get(&processes->table, instance_id);
 	}
 	if (!process)
-		process = add_process(processes, instance_id);
+		process = process_add(processes, instance_id);
 	if (process && process->last_seen_ns < now_ns)
 		process->last_seen_ns = now_ns;
 	return process;
 }
 
+int process_add_scopes(struct processes *processes, struct process *process, size_t count)
+{
+	size_t before = process->scope_count;
+	struct scope *scopes;
+
+	if (!count)
+		return 0;
+	scopes = realloc(process->scopes, (before + count) * sizeof(*scopes));
+	if (!scopes)
+		return -1;
+	memset(scopes + before, 0, count * sizeof(*scopes));
+	scopes[0].known = true; /* the empty scope needs no announcement */
+	processes->bytes += count * sizeof(*scopes);
+	process->scopes = scopes;
+	process->scope_count += count;
+	return 0;
+}
+
 struct scope *process_scope(struct processes *processes, struct process *process, uint16_t id)
 {
-	struct scope *scopes;
-	size_t count;
-
 	if (id < process->scope_count)
 		return process->scopes + id;
 	if (id >= SCOPES_MAX || processes->bytes > processes->bytes_max)
 		id = 0;
-	if (id < process->scope_count)
-		return process->scopes + id;
-	count = id + 4;
-	scopes = realloc(process->scopes, count * sizeof(*scopes));
-	if (!scopes)
+	if (id >= process->scope_count &&
+	    process_add_scopes(processes, process, id + SCOPES_STEP - process->scope_count) < 0)
 		return NULL;
-	memset(scopes + process->scope_count, 0, (count - process->scope_count) * sizeof(*scopes));
-	scopes[0].known = true; /* the empty scope needs no announcement */
-	processes->bytes += (count - process->scope_count) * sizeof(*scopes);
-	process->scopes = scopes;
-	process->scope_count = count;
-	return scopes + id;
+	return process->scopes + id;
 }
 
 /* Replace bytes by others; the old ones stay without memory. */

@@ -22,6 +22,8 @@ struct relay_origin {
 	uint64_t cgroup_ns;
 };
 
+#define PROCESS_SCOPES_MAX 1028 /* more than that a process cannot have */
+
 struct scope {
 	struct bytes fields; /* InstrumentationScope fields */
 	bool known;
@@ -61,6 +63,10 @@ void processes_free(struct processes *processes);
 
 /* The process with that id, announced or not; NULL without memory. */
 struct process *process_get(struct processes *processes, uint64_t instance_id, int64_t now_ns);
+
+/* A process that is not there yet, and its first scopes; for those of a saved state. */
+struct process *process_add(struct processes *processes, uint64_t instance_id);
+int process_add_scopes(struct processes *processes, struct process *process, size_t count);
 
 /* The scope with that id, announced or not; NULL without memory. It moves when another one is
  * added. */

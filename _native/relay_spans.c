@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "relay_spans.h"
 
-#include "relay_encode.h"
-
 /* A rotation takes about 20 us for each CPU's buffer, unless the machine is too busy to go on with
  * it. */
 #define ROTATION_NS (10 * INT64_C(1000000))
@@ -10,110 +8,33 @@
 /* Ends and span events whose start comes neither in this chunk nor in that many more have none. */
 #define ORPHAN_CHUNKS 2
 
-#define BLOCK_SPANS 256
-#define KEPT_CAPACITY 1024 /* bytes of an unused span that are not given back */
-
-struct span_block {
-	struct span_block *next;
-	struct span spans[BLOCK_SPANS];
-};
-
 int spans_init(struct spans *spans, struct output *output, const struct relay_options *options,
 	       struct relay_stats *stats)
 {
 	*spans = (struct spans){.output = output, .options = options, .stats = stats};
-	return table_init(&spans->by_id);
+	return pool_init(&spans->pool);
 }
 
 void spans_free(struct spans *spans)
 {
-	while (spans->blocks) {
-		struct span_block *block = spans->blocks;
-
-		spans->blocks = block->next;
-		for (size_t i = 0; i < BLOCK_SPANS; i++)
-			bytes_free(&block->spans[i].fields);
-		free(block);
-	}
-	table_free(&spans->by_id);
+	pool_free(&spans->pool);
 	bytes_free(&spans->scratch);
-}
-
-static void append(struct span_list *list, struct span *span)
-{
-	span->list = list;
-	span->next = NULL;
-	span->previous = list->last;
-	*(list->last ? &list->last->next : &list->first) = span;
-	list->last = span;
-	list->count++;
-}
-
-static void unlink_span(struct span *span)
-{
-	struct span_list *list = span->list;
-
-	*(span->previous ? &span->previous->next : &list->first) = span->next;
-	*(span->next ? &span->next->previous : &list->last) = span->previous;
-	list->count--;
-}
-
-static void move(struct span *span, struct span_list *list)
-{
-	unlink_span(span);
-	append(list, span);
-}
-
-static int add_block(struct spans *spans)
-{
-	struct span_block *block = calloc(1, sizeof(*block));
-
-	if (!block)
-		return -1;
-	block->next = spans->blocks;
-	spans->blocks = block;
-	for (size_t i = 0; i < BLOCK_SPANS; i++) {
-		block->spans[i].next = spans->unused;
-		spans->unused = block->spans + i;
-	}
-	return 0;
 }
 
 static struct span *new_span(struct spans *spans, uint64_t id, struct span_list *list)
 {
-	struct bytes fields;
-	struct span *span;
+	struct span *span = pool_add(&spans->pool, id, list);
 
-	if (!spans->unused && add_block(spans) < 0)
-		return NULL;
-	span = spans->unused;
-	if (table_add(&spans->by_id, id, span) < 0)
-		return NULL;
-	spans->unused = span->next;
-	fields = span->fields;
-	fields.size = 0;
-	*span = (struct span){
-		.span_id = id,
-		.first_chunk = spans->chunk,
-		.chunk = spans->chunk,
-		.fields = fields,
-	};
-	append(list, span);
-	spans->memory_bytes += sizeof(*span) + fields.capacity;
+	if (span)
+		span->chunk = spans->chunk;
 	return span;
 }
 
 static void remove_span(struct spans *spans, struct span *span)
 {
-	spans->memory_bytes -= sizeof(*span) + span->fields.capacity;
 	if (span->process)
 		span->process->open_spans--;
-	table_remove(&spans->by_id, span->span_id);
-	unlink_span(span);
-	if (span->fields.capacity > KEPT_CAPACITY)
-		bytes_free(&span->fields);
-	span->next = spans->unused;
-	spans->unused = span;
+	pool_remove(&spans->pool, span);
 }
 
 /* Hand a span out. */
@@ -157,7 +78,7 @@ static void drop_orphan(struct spans *spans, struct span *span)
 /* Make room: what is complete goes out, then what has waited longest gives way. */
 static int evict(struct spans *spans)
 {
-	while (spans->memory_bytes > spans->options->memory_bytes) {
+	while (spans->pool.memory_bytes > spans->options->memory_bytes) {
 		struct span *span;
 		int ret = 0;
 
@@ -183,28 +104,22 @@ void spans_see(struct spans *spans, int64_t now_ns)
 		spans->last_ns = now_ns;
 }
 
-void spans_lost(struct spans *spans, uint64_t events)
+void spans_lost(struct spans *spans, uint64_t events, int64_t begin_ns, int64_t end_ns)
 {
 	spans->stats->discarded_events += events;
-}
-
-/* What was written into a span counts; the span must still be in a list. */
-static void count_growth(struct spans *spans, const struct span *span, size_t capacity_before)
-{
-	spans->memory_bytes += span->fields.capacity - capacity_before;
 }
 
 static int finished(struct spans *spans, struct span *span)
 {
 	span->chunk = spans->chunk;
-	move(span, &spans->finished);
+	pool_move(span, &spans->finished);
 	return release_until(spans, &spans->finished, spans->last_ns - ROTATION_NS);
 }
 
 int spans_start(struct spans *spans, const struct k8s_tracing_start *start, uint64_t instance_id,
 		int64_t now_ns)
 {
-	struct span *span = table_get(&spans->by_id, start->span_id);
+	struct span *span = pool_get(&spans->pool, start->span_id);
 	size_t capacity;
 
 	spans_see(spans, now_ns);
@@ -221,7 +136,7 @@ int spans_start(struct spans *spans, const struct k8s_tracing_start *start, uint
 		span = NULL;
 	}
 	if (span)
-		move(span, &spans->open);
+		pool_move(span, &spans->open);
 	else
 		span = new_span(spans, start->span_id, &spans->open);
 	if (!span)
@@ -235,13 +150,13 @@ int spans_start(struct spans *spans, const struct k8s_tracing_start *start, uint
 	capacity = span->fields.capacity;
 	if (encode_start(span, start, now_ns) < 0)
 		return -1;
-	count_growth(spans, span, capacity);
+	pool_count_growth(&spans->pool, span, capacity);
 	return span->ended ? finished(spans, span) : evict(spans);
 }
 
 int spans_end(struct spans *spans, const struct k8s_tracing_end *end, int64_t now_ns)
 {
-	struct span *span = table_get(&spans->by_id, end->span_id);
+	struct span *span = pool_get(&spans->pool, end->span_id);
 	size_t capacity;
 
 	spans_see(spans, now_ns);
@@ -260,7 +175,7 @@ int spans_end(struct spans *spans, const struct k8s_tracing_end *end, int64_t no
 	capacity = span->fields.capacity;
 	if (encode_end(span, end, now_ns) < 0)
 		return -1;
-	count_growth(spans, span, capacity);
+	pool_count_growth(&spans->pool, span, capacity);
 	if (!span->process)
 		return evict(spans);
 	if (span->process->last_seen_ns < now_ns)
@@ -271,7 +186,7 @@ int spans_end(struct spans *spans, const struct k8s_tracing_end *end, int64_t no
 /* The span that an event or a link belongs to, known or not. */
 static struct span *owner(struct spans *spans, uint64_t span_id, int64_t now_ns)
 {
-	struct span *span = table_get(&spans->by_id, span_id);
+	struct span *span = pool_get(&spans->pool, span_id);
 
 	spans_see(spans, now_ns);
 	if (!span)
@@ -288,7 +203,7 @@ int spans_event(struct spans *spans, const struct k8s_tracing_event *event, int6
 
 	if (!span || encode_event(span, event, now_ns) < 0)
 		return -1;
-	count_growth(spans, span, capacity);
+	pool_count_growth(&spans->pool, span, capacity);
 	return evict(spans);
 }
 
@@ -299,7 +214,7 @@ int spans_link(struct spans *spans, const struct k8s_tracing_link *link, int64_t
 
 	if (!span || encode_link(span, link) < 0)
 		return -1;
-	count_growth(spans, span, capacity);
+	pool_count_growth(&spans->pool, span, capacity);
 	return evict(spans);
 }
 
@@ -308,7 +223,7 @@ int spans_end_folder(struct spans *spans)
 	int ret = release_until(spans, &spans->finished, spans->last_ns - ROTATION_NS);
 
 	while (spans->finished.first)
-		move(spans->finished.first, &spans->held);
+		pool_move(spans->finished.first, &spans->held);
 	spans->last_ns = 0;
 	return ret;
 }
@@ -334,6 +249,6 @@ int spans_finish(struct spans *spans)
 			return -1;
 	}
 	while (spans->finished.first)
-		move(spans->finished.first, &spans->held);
+		pool_move(spans->finished.first, &spans->held);
 	return release_until(spans, &spans->held, INT64_MAX);
 }

@@ -12,26 +12,17 @@
 #define K8S_TRACING_RELAY_SPANS_H
 
 #include "emit.h"
-#include "relay_encode.h"
 #include "relay_output.h"
-
-struct span_list {
-	struct span *first;
-	struct span *last;
-	uint64_t count;
-};
+#include "relay_pool.h"
 
 struct spans {
-	struct table by_id;
+	struct pool pool;
 	struct span_list open;	   /* started, not ended; oldest first, like all of these */
 	struct span_list orphans;  /* not started yet */
 	struct span_list finished; /* in this folder */
 	struct span_list held;	   /* until the next chunk was read */
-	struct span *unused;
-	struct span_block *blocks;
-	uint64_t memory_bytes; /* of the spans in the lists */
-	uint64_t chunk;
-	int64_t last_ns; /* the latest time seen in this folder */
+	uint64_t chunk;		   /* the number of the one that is read */
+	int64_t last_ns;	   /* the latest time seen in this folder */
 	struct bytes scratch;
 	struct output *output;
 	const struct relay_options *options;
@@ -53,8 +44,9 @@ int spans_link(struct spans *spans, const struct k8s_tracing_link *link, int64_t
 /* Nothing in this folder will be older than that. */
 void spans_see(struct spans *spans, int64_t now_ns);
 
-/* LTTng lost so many events of this folder's (0: it does not know how many). */
-void spans_lost(struct spans *spans, uint64_t events);
+/* LTTng lost so many events of this folder's (0: it does not know how many), at some time between
+ * these two. */
+void spans_lost(struct spans *spans, uint64_t events, int64_t begin_ns, int64_t end_ns);
 
 /* A trace folder, or all folders of a chunk, were read to their end. */
 int spans_end_folder(struct spans *spans);

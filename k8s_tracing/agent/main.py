@@ -93,6 +93,7 @@ def run_agent(options: Options, environ: Mapping[str, str] = os.environ) -> int:
                 )
 
         agent = Agent(spool, relay, deliveries, stop, on_progress=show)
+        agent.resume()
         agent.run()
         log.info("stopping: the last spans are fetched and sent")
         if session.finish():

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -37,9 +37,9 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class RelayStats:
-    """What the relay has counted since it was made; the last four say what is now.
+    """What the relay has counted since it was made, or since the one was whose state it has.
 
-    The fields are those of `struct relay_stats`, where each is explained.
+    The last three say what is now. The fields are those of `struct relay_stats`, where each is explained.
     """
 
     events: int
@@ -59,7 +59,6 @@ class RelayStats:
     open_spans: int
     waiting_spans: int
     orphans: int
-    held_chunks: int
 
 
 class Relay:
@@ -133,18 +132,37 @@ class Relay:
         self._lib.relay_get_stats(self._relay, stats)
         return RelayStats(*(getattr(stats, name) for name in RelayStats.__slots__))
 
-    @property
-    def held_chunks(self) -> int:
-        """How many of the chunks that were read last hold spans that ended but were not handed out.
+    def save(self, chunks: Iterable[str] = ()) -> bytes:
+        """Return all that outlives a chunk: spans that are open or wait, who recorded them, and the counters.
 
-        They must not be deleted yet, if no span is to be lost when this process is killed.
+        Once it is on disk and the requests so far are delivered, what was read is not needed any more.
+
+        Args:
+            chunks: The names of chunks that it covers and that are not deleted yet; `chunks` of the relay that goes on.
+
+        Raises:
+            RelayError: A chunk was not read to its end, or its requests were not all taken.
         """
-        return self.stats.held_chunks
+        note = "\n".join(chunks).encode()
+        state: Any = self._ffi.new("struct relay_bytes *")
+        self._check(self._lib.relay_save(self._relay, note, len(note), state))
+        return bytes(self._ffi.buffer(state.bytes, state.size))
+
+    def restore(self, state: bytes) -> None:
+        """Go on where another relay was saved. Only before anything is read.
+
+        Raises:
+            RelayError: The state is damaged, or of another version. The relay is then as new.
+        """
+        self._check(self._lib.relay_restore(self._relay, state, len(state)))
 
     @property
-    def holds_spans(self) -> bool:
-        """Does any chunk have to be kept?"""
-        return self.held_chunks > 0
+    def chunks(self) -> frozenset[str]:
+        """The chunks that the restored state covers: what they held is in it, or was delivered."""
+        note: Any = self._ffi.new("struct relay_bytes *")
+        self._lib.relay_get_chunks(self._relay, note)
+        text = bytes(self._ffi.buffer(note.bytes, note.size)).decode(errors="replace")
+        return frozenset(text.split("\n")) - {""}
 
     def close(self) -> None:
         """Free everything; what was not handed out is lost."""

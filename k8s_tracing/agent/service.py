@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The agent's loop: a finished chunk is read, its spans are delivered, and only then it is deleted.
 
-A kill at any moment leaves the chunk that was being worked on where it is, and the next agent sends all of it. So what
-is sent twice is at most that chunk, and the last few before it while the relay keeps spans of them back.
+Before it is deleted, what the relay keeps of it for later chunks (open spans, and who recorded them) is put on disk.
+A kill at any moment leaves the chunk that was being worked on where it is, and the next agent reads it again with what
+was known before it. So what is sent twice is at most that chunk.
 """
 
 from __future__ import annotations
@@ -22,9 +23,6 @@ log = logging.getLogger(__name__)
 
 POLL_S = 0.1
 DRAIN_S = 10.0
-
-# What the relay keeps back stays on disk, but not for ever where no later chunk comes to complete it.
-_MAX_HELD_CHUNKS = 60
 
 
 class Request(Protocol):
@@ -51,9 +49,15 @@ class Relay(Protocol):
     def finish(self) -> Iterable[Request]:
         """Hand out what is still open."""
 
+    def save(self, chunks: Iterable[str]) -> bytes:
+        """What it knows, for an agent that goes on with it; these chunks are covered."""
+
+    def restore(self, state: bytes) -> None:
+        """Go on with what another one knew."""
+
     @property
-    def held_chunks(self) -> int:
-        """Of how many of the chunks that were read last does it keep ended spans back for the next one?"""
+    def chunks(self) -> frozenset[str]:
+        """What the restored state covers."""
 
 
 @dataclass
@@ -94,8 +98,23 @@ class Agent:
         self._poll_s = poll_s
         self._on_progress = on_progress
         self._work: _Work | None = None
-        # Delivered, but for what the relay keeps back; None stands for one that was set aside.
-        self._read: list[Chunk | None] = []
+
+    def resume(self) -> None:
+        """Go on where an agent that was killed, or could not send all in time, left off; before `run`."""
+        state = self._spool.read_state()
+        if state is None:
+            return
+        try:
+            self._relay.restore(state)
+        except RelayError as error:
+            log.warning(
+                "spans that were open when the last agent ended are lost: %s; going on without",
+                error,
+            )
+            return
+        for chunk in self._spool.chunks():
+            if str(chunk) in self._relay.chunks:
+                self._spool.delete(chunk)
 
     def run(self) -> None:
         """Deliver chunks as they appear, until asked to stop."""
@@ -115,7 +134,7 @@ class Agent:
         self._work = _Work(None, iter(self._relay.finish()))
         if not self._go_on():
             return False
-        self._delete_read(keep=0)
+        self._spool.forget_state()
         return True
 
     def _deliver_chunks(self) -> bool:
@@ -125,8 +144,6 @@ class Agent:
         for chunk in self._spool.chunks():
             if self._stop.expired:
                 return False
-            if chunk in self._read:
-                continue
             requests = (
                 self._relay.read_nothing() if chunk.is_empty else self._relay.read(chunk.path)
             )
@@ -157,21 +174,15 @@ class Agent:
                 raise
             place = self._spool.set_aside(work.chunk)
             self.counts.bad_chunks += 1
-            self._read.append(None)
+            self._spool.write_state(self._relay.save([]))
             log.error("a chunk cannot be read in full and is kept in %s: %s", place, error)
             return True
         self._work = None
         if work.chunk is not None:
-            self._read.append(work.chunk)
             self.counts.chunks += not work.chunk.is_empty
-            self._delete_read(keep=min(self._relay.held_chunks, _MAX_HELD_CHUNKS))
+            self._spool.write_state(self._relay.save([str(work.chunk)]))
+            self._spool.delete(work.chunk)
         return True
-
-    def _delete_read(self, *, keep: int) -> None:
-        while len(self._read) > keep:
-            chunk = self._read.pop(0)
-            if chunk is not None:
-                self._spool.delete(chunk)
 
 
 class _Work:

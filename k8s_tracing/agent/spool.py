@@ -2,6 +2,7 @@
 """The queue of what is still to be exported: finished chunks on disk.
 
     SPOOL/lock                            one agent at a time
+    SPOOL/relay.state                     what the relay knows of chunks that are deleted, or soon will be
     SPOOL/<start of a session>/archives/  its finished chunks
     SPOOL/bad/                            chunks that cannot be read, kept for a person to look at
 
@@ -29,6 +30,7 @@ log = logging.getLogger(__name__)
 ARCHIVES = "archives"
 _BAD = "bad"
 _LOCK = "lock"
+_STATE = "relay.state"
 _DELETED = ".deleted-"
 
 
@@ -167,6 +169,27 @@ class Spool:
         doomed = self.root / f"{_DELETED}{chunk.path.parent.parent.name}-{chunk.path.name}"
         chunk.path.rename(doomed)
         shutil.rmtree(doomed, ignore_errors=True)
+
+    def write_state(self, state: bytes) -> None:
+        """Replace the relay's state, in one step.
+
+        Not synced: a power failure takes the applications' ring buffers and unwritten chunks as well.
+        """
+        new = self.root / f"{_STATE}.new"
+        new.write_bytes(state)
+        new.replace(self.root / _STATE)
+
+    def read_state(self) -> bytes | None:
+        """The state that an earlier agent left, if one did."""
+        try:
+            return (self.root / _STATE).read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def forget_state(self) -> None:
+        """Nothing is open any more, or the state is useless."""
+        for name in (_STATE, f"{_STATE}.new"):
+            (self.root / name).unlink(missing_ok=True)
 
     def set_aside(self, chunk: Chunk) -> Path:
         """Move a chunk that cannot be read out of the way; returns where it is now."""

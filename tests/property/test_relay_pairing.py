@@ -1,5 +1,6 @@
-"""The relay, when the events of spans come in any order that rotation and CPUs can give them."""
+"""The relay, when the events of spans come in any order that rotation and CPUs can give them, and when it is killed."""
 
+import itertools
 import tempfile
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 
 from k8s_tracing.agent.relay import Relay
 from tests.support.ctf import write_trace
-from tests.support.spans import MS, announced, by_name, end, event, read_all, start
+from tests.support.spans import MS, announced, by_name, decode, end, event, read_all, start
 
 CPUS = 3
 
@@ -62,3 +63,45 @@ def test_every_span_comes_out_once_and_whole(recording: tuple[int, list[list[lis
     assert all(not span.unfinished and len(span.events) == 1 for span in named.values())
     assert all(span.service_name == "shop" for span in named.values())
     assert (stats.ends_without_start, stats.details_without_span, stats.duplicates) == (0, 0, 0)
+
+
+@settings(deadline=None, max_examples=60)
+@given(recordings(), st.data())
+def test_a_relay_that_is_killed_at_any_moment_goes_on_from_its_state(
+    recording: tuple[int, list[list[list]]], data: st.DataObject
+) -> None:
+    """The spans are the same; twice come at most those of the chunk in which it was killed."""
+    _, chunks = recording
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [
+            write_trace(Path(folder) / str(number), streams)
+            for number, streams in enumerate(chunks)
+        ]
+        with Relay() as relay:
+            undisturbed = by_name(read_all(relay, *paths))
+            counted = relay.stats
+        state = None
+        seen = []
+        for path in [*paths, None]:
+            killed_after = data.draw(st.none() | st.integers(0, 3), "requests before the kill")
+            if killed_after is not None:
+                with resumed(state) as relay:
+                    requests = relay.read(path) if path else relay.finish()
+                    again = decode(itertools.islice(requests, killed_after))
+            with resumed(state) as relay:
+                spans = decode(relay.read(path) if path else relay.finish())
+                state = relay.save() if path else None
+                stats = relay.stats
+            if killed_after is not None:
+                assert spans[: len(again)] == again
+            seen += spans
+    assert by_name(seen) == undisturbed
+    assert stats == counted
+
+
+def resumed(state: bytes | None) -> Relay:
+    relay = Relay(request_bytes=300)
+    if state is not None:
+        relay.restore(state)
+        assert relay.save() == state
+    return relay

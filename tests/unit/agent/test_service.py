@@ -1,7 +1,7 @@
 """The loop: chunk in, requests out, and what stays on disk when."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ class FakeRelay:
 
     def __init__(self) -> None:
         self.reads: list[str] = []
-        self.held_chunks = 0
+        self.chunks: frozenset[str] = frozenset()
 
     def read(self, path: Path) -> Iterator[FakeRequest]:
         name = (path / "metadata").read_text()
@@ -43,6 +43,16 @@ class FakeRelay:
 
     def finish(self) -> Iterator[FakeRequest]:
         yield FakeRequest(b"open", 1)
+
+    def save(self, chunks: Iterable[str]) -> bytes:
+        return "\n".join([*self.reads, "", *chunks]).encode()
+
+    def restore(self, state: bytes) -> None:
+        if state == b"damaged":
+            raise RelayError("damaged")
+        reads, _, chunks = state.decode().partition("\n\n")
+        self.reads = reads.split("\n")
+        self.chunks = frozenset(chunks.split("\n"))
 
 
 class Receiver:
@@ -127,15 +137,10 @@ def test_chunks_are_delivered_and_deleted(make_world: Any) -> None:
 
 def test_an_empty_chunk_brings_what_waited_for_a_later_one(make_world: Any) -> None:
     world = make_world()
-    world.relay.held_chunks = 1
-    first = world.chunk("1")
-    world.run_until("delivered", lambda: "1b" in world.receivers[0].got)
-    assert first.exists()
-    world.relay.held_chunks = 0
+    world.chunk("1")
     empty = world.chunk(None)
     assert world.agent.drain()
     assert not empty.exists()
-    assert not first.exists()
     assert world.receivers[0].got == ["1a", "1b", "late", "open"]
     assert world.agent.counts.chunks == 1
 
@@ -184,26 +189,41 @@ def test_a_drain_has_an_end(make_world: Any) -> None:
     assert world.receivers[0].got == []
 
 
-def test_a_chunk_stays_while_the_relay_keeps_spans_of_it(make_world: Any) -> None:
+def test_the_state_is_on_disk_before_a_chunk_is_deleted(make_world: Any) -> None:
     world = make_world()
-    world.relay.held_chunks = 1
-    chunk = world.chunk("1")
-    world.run_until("delivered", lambda: "1b" in world.receivers[0].got)
-    assert chunk.exists()
-    world.relay.held_chunks = 0
-    next_chunk = world.chunk("2")
+    world.chunk("1")
+    second = world.chunk("2")
+    world.receivers[0].refuses = {"2b"}
+    world.run_until("second chunk", lambda: "2a" in world.receivers[0].got)
+    state = world.spool.read_state()
+    assert state is not None
+    assert state.startswith(b"1\n\n")
+    world.receivers[0].refuses = set()
     assert world.agent.drain()
-    assert not chunk.exists()
-    assert not next_chunk.exists()
-    assert world.relay.reads == ["1", "2"]
+    assert not second.exists()
+    assert world.spool.read_state() is None
 
 
-def test_not_for_ever(make_world: Any) -> None:
+def test_a_chunk_that_the_state_covers_is_not_read_again(make_world: Any) -> None:
+    """The agent was killed between the state and the chunk's end."""
     world = make_world()
-    world.relay.held_chunks = 1000
-    first = world.chunk("0")
-    for number in range(1, 62):
-        world.chunk(str(number))
-    world.run_until("delivered", lambda: "61b" in world.receivers[0].got)
-    assert not first.exists()
-    assert len(world.spool.chunks()) == 60
+    covered = world.chunk("1")
+    world.chunk("2")
+    world.spool.write_state(f"0\n1\n\n{world.spool.chunks()[0]}".encode())
+    world.agent.resume()
+    assert not covered.exists()
+    assert world.agent.drain()
+    assert world.relay.reads == ["0", "1", "2"]
+    assert world.receivers[0].got == ["2a", "2b", "open"]
+
+
+def test_a_damaged_state_is_said_and_done_without(
+    make_world: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    world = make_world()
+    world.chunk("1")
+    world.spool.write_state(b"damaged")
+    world.agent.resume()
+    assert "spans that were open when the last agent ended are lost: damaged" in caplog.text
+    assert world.agent.drain()
+    assert world.receivers[0].got == ["1a", "1b", "open"]
