@@ -13,17 +13,15 @@ from typing import Any, TypeAlias
 from opentelemetry.trace import Span, SpanKind, StatusCode
 
 from k8s_tracing import api
+from k8s_tracing.http import Attributes, request_attributes, span_name
 from k8s_tracing.instrument._http import (
     HEADERS,
     W3C_HEADERS,
-    Attributes,
     path_filter,
     reads_only_w3c,
-    request_attributes,
     safely,
     set_failure,
     set_outcome,
-    span_name,
 )
 from k8s_tracing.propagation import propagate
 
