@@ -79,12 +79,17 @@ def parse(line: bytes) -> Mapping[str, Any]:
     return fields
 
 
-def text(fields: Mapping[str, Any], key: str, limit: int = MAX_TEXT) -> str:
+def text(
+    fields: Mapping[str, Any],
+    key: str,
+    limit: int = MAX_TEXT,
+    absent: tuple[str, ...] = _ABSENT,
+) -> str:
     """A string, cut to a length; empty for what the proxy marks as absent."""
     value = fields.get(key)
     if not isinstance(value, str):
         raise LineError("a field is missing")
-    return "" if value in _ABSENT else value[:limit]
+    return "" if value in absent else value[:limit]
 
 
 def hex_id(fields: Mapping[str, Any], key: str, digits: int) -> str:

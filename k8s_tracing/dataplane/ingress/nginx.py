@@ -105,20 +105,22 @@ def parse(fields: Mapping[str, Any], received_ns: int) -> Exchange:
         status=status,
         peer=line.address(fields, "from"),
         local=line.address(fields, "at"),
-        attempts=_attempts(fields, start_ns, end_ns),
+        attempts=_attempts(fields, start_ns, logged_ns, end_ns),
         failure=failure,
         attributes={"http.response.size": line.number(fields, "bytes") or 0},
     )
 
 
-def _attempts(fields: Mapping[str, Any], start_ns: int, end_ns: int) -> tuple[Attempt, ...]:
+def _attempts(
+    fields: Mapping[str, Any], start_ns: int, logged_ns: int, end_ns: int
+) -> tuple[Attempt, ...]:
     """One for each upstream that was tried: nginx lists them with ", ", and " : " after an internal redirect.
 
     It says how long each took but not when it began: the last one ended with the request, the others end where the next
     begins.
     """
     columns = [
-        _list(line.text(fields, key))
+        _list(line.text(fields, key, absent=("",)))
         for key in ("peer", "connect_s", "head_s", "answer_s", "upstream_status")
     ]
     peers = columns[0]
@@ -127,16 +129,13 @@ def _attempts(fields: Mapping[str, Any], start_ns: int, end_ns: int) -> tuple[At
             raise line.LineError("lists of different lengths")
         return ()
     attempts: list[Attempt] = []
-    next_start_ns = end_ns
+    # An attempt is timed by another clock, truncated as well: it may have begun a millisecond before this difference.
+    ended_ns, next_began_ns = end_ns, logged_ns - _MS_NS
     rows = list(zip(*columns, strict=True))[:_MAX_ATTEMPTS]
-    for number, (peer, connect, head, answer, status) in reversed(list(enumerate(rows))):
+    for peer, connect, head, answer, status in reversed(rows):
         took_ms = _milliseconds(answer)
         connect_ms, head_ms = _milliseconds(connect), _milliseconds(head)
-        # Truncated as well: the millisecond that the end got belongs to this one.
-        began_ns = (
-            next_start_ns - (took_ms or 0) * _MS_NS - (_MS_NS if number == len(rows) - 1 else 0)
-        )
-        began_ns = max(start_ns, began_ns)
+        began_ns = max(start_ns, next_began_ns - (took_ms or 0) * _MS_NS)
         address = line.parse_address(peer)
         if address is None and not peer.startswith("unix:"):
             continue  # the name of a group in which nobody was left to ask
@@ -150,7 +149,7 @@ def _attempts(fields: Mapping[str, Any], start_ns: int, end_ns: int) -> tuple[At
         attempts.append(
             Attempt(
                 start_ns=began_ns,
-                end_ns=max(began_ns, next_start_ns),
+                end_ns=max(began_ns, ended_ns),
                 peer=address,
                 connect_ns=_ns(connect_ms),
                 first_byte_ns=_ns(head_ms, since=connect_ms),
@@ -159,7 +158,7 @@ def _attempts(fields: Mapping[str, Any], start_ns: int, end_ns: int) -> tuple[At
                 failure=failure,
             )
         )
-        next_start_ns = began_ns
+        ended_ns = next_began_ns = began_ns
     return tuple(reversed(attempts))
 
 

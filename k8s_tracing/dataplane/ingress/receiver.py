@@ -66,11 +66,12 @@ class IngressReceiver:
     """Listens from the moment it is made; `run` it in a thread, or `start` it.
 
     Args:
-        take: Gets the spans, from this receiver's thread; up to a second after they came in.
+        take: Gets the spans, from this receiver's thread; `batch_s` after they came in at the latest.
         udp: Address and port for datagrams; port 0 for any.
         tcp: Address and port for streams.
         unix: Path of a datagram socket. A proxy that is faster than we are is made to lose lines by the kernel after
             net.unix.max_dgram_qlen of them, 10 on most machines; UDP has megabytes.
+        batch_s: How long spans wait for others at most.
 
     Raises:
         OSError: It cannot listen there.
@@ -83,10 +84,12 @@ class IngressReceiver:
         udp: tuple[str, int] | None = None,
         tcp: tuple[str, int] | None = None,
         unix: Path | None = None,
+        batch_s: float = BATCH_S,
     ) -> None:
         self.counts = Counts()
         self.addresses: list[str] = []
         self._take = take
+        self._batch_s = batch_s
         self._spans: list[SpanRecord] = []
         self._since = time.monotonic()
         self._streams: dict[socket.socket, bytearray] = {}
@@ -119,10 +122,10 @@ class IngressReceiver:
     def run(self) -> None:
         """Receive until it is closed."""
         while not self._stopping:
-            for key, _ in self._selector.select(timeout=BATCH_S / 4):
+            for key, _ in self._selector.select(timeout=self._batch_s / 2):
                 if key.data is not None:
                     key.data(key.fileobj)
-            if len(self._spans) >= BATCH_SPANS or time.monotonic() - self._since >= BATCH_S:
+            if len(self._spans) >= BATCH_SPANS or time.monotonic() - self._since >= self._batch_s:
                 self._flush()
         self._flush()
 
