@@ -14,7 +14,7 @@ UNIT := $(wildcard tests/unit tests/property)
 
 export PYTHON
 
-.PHONY: help setup system-packages demo test unit integration lint format bench clean
+.PHONY: help setup system-packages test-packages demo test unit integration lint format bench clean
 
 help: ## say what the targets do
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,6 +23,9 @@ setup: $(STAMP) ## install what is missing: system packages (apt), .venv, this p
 
 system-packages:
 	@tools/system-packages build run
+
+test-packages: system-packages
+	@tools/system-packages test
 
 # The editable install compiles _native, so a change there installs again; Python files are used
 # from where they lie.
@@ -44,7 +47,7 @@ demo: setup ## run the HotROD demo and print one of its traces; ARGS=--once ends
 	if [[ -t 0 ]]; then set -m; "$${demo[@]}"; exit $$?; else exec "$${demo[@]}"; fi
 
 # One after the other also under `make -j`: the tests need the whole machine.
-test: setup ## lint, then every test, with real LTTng, Redis and Jaeger
+test: setup test-packages ## lint, then every test, with real LTTng, Redis and Jaeger
 	@$(MAKE) --no-print-directory lint
 	@PYTHON=$(BIN)/python tools/build-jaeger >/dev/null
 	@$(BIN)/python -m pytest -ra $(ARGS)
@@ -52,7 +55,7 @@ test: setup ## lint, then every test, with real LTTng, Redis and Jaeger
 unit: setup ## the tests that need no service, under a minute
 	@$(BIN)/python -m pytest -ra $(UNIT) $(ARGS)
 
-integration: setup ## all other tests
+integration: setup test-packages ## all other tests
 	@PYTHON=$(BIN)/python tools/build-jaeger >/dev/null
 	@$(BIN)/python -m pytest -ra $(addprefix --ignore=,$(UNIT)) $(ARGS)
 
