@@ -70,7 +70,7 @@ format: setup ## rewrite Python and C the way lint wants them
 	@$(BIN)/ruff format .
 	@$(BIN)/clang-format -i $(C_FILES)
 
-bench: setup .venv/.bench ## what a span costs, and its way to Jaeger, against limits and other libraries
+bench: setup test-packages .venv/.bench ## what a span costs, and its way to Jaeger, against limits and other libraries
 	@PYTHON=$(BIN)/python tools/build-jaeger >/dev/null
 	@$(BIN)/python -m benchmarks.span_cost $(ARGS)
 	@$(BIN)/python -m benchmarks.span_memory

@@ -96,7 +96,7 @@ int relay_next(struct relay *relay, struct relay_request *request)
 	while (!output_take(&relay->output, request)) {
 		int more;
 
-		if (!relay->ctf.graph)
+		if (!relay->ctf.folder)
 			return 0;
 		more = ctf_step(&relay->ctf);
 		if (more < 1 && end_folder(relay) < 0)
@@ -113,6 +113,7 @@ int relay_end_chunk(struct relay *relay)
 	if (end_folder(relay) < 0 || spans_end_chunk(&relay->spans) < 0 ||
 	    output_flush(&relay->output, relay->latest_ns - relay->options.wait_ns) < 0)
 		return out_of_memory(relay);
+	loss_end_chunk(&relay->ctf.loss);
 	processes_forget_idle(&relay->output.processes, relay->latest_ns);
 	return 0;
 }

@@ -1,255 +1,206 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "relay_ctf.h"
 
+#include <dirent.h>
+#include <errno.h>
 #include <stdio.h>
 
 #include "relay_events.h"
 
+#define STEP_EVENTS 256
+
 int ctf_init(struct ctf *ctf, struct spans *spans, struct output *output, struct relay_stats *stats)
 {
 	*ctf = (struct ctf){.spans = spans, .output = output, .stats = stats};
-	return table_init(&ctf->event_classes);
+	return loss_init(&ctf->loss);
 }
 
 void ctf_free(struct ctf *ctf)
 {
 	ctf_close(ctf);
-	bt_component_class_source_put_ref(ctf->fs_class);
-	bt_component_class_filter_put_ref(ctf->muxer_class);
-	table_free(&ctf->event_classes);
-	bytes_free(&ctf->scratch);
+	loss_free(&ctf->loss);
 }
 
 void ctf_close(struct ctf *ctf)
 {
-	bt_graph_put_ref(ctf->graph);
-	ctf->graph = NULL;
-	events_forget_classes(&ctf->event_classes);
+	for (size_t i = 0; i < ctf->stream_count; i++) {
+		file_unmap(&ctf->streams[i].file);
+		free(ctf->streams[i].name);
+	}
+	free(ctf->streams);
+	free(ctf->heap);
+	free(ctf->values);
+	ctf->streams = NULL;
+	ctf->heap = NULL;
+	ctf->values = NULL;
+	ctf->stream_count = ctf->heap_size = 0;
+	metadata_free(&ctf->metadata);
 	free(ctf->folder);
 	ctf->folder = NULL;
+	ctf->damages = 0;
 }
 
-/* Say what failed, with the first cause that libbabeltrace2 gives, and close the folder. */
-static int fail(struct ctf *ctf, const char *what)
+/* Say what failed, and close the folder. */
+static int fail(struct ctf *ctf, const char *why)
 {
-	const bt_error *error = bt_current_thread_take_error();
-	const char *cause = NULL;
-
-	if (error && bt_error_get_cause_count(error))
-		cause = bt_error_cause_get_message(bt_error_borrow_cause_by_index(error, 0));
-	snprintf(ctf->error, sizeof(ctf->error), "%s %s%s%s", what,
-		 ctf->folder ? ctf->folder : "the trace", cause ? ": " : "", cause ? cause : "");
-	if (error)
-		bt_error_release(error);
+	snprintf(ctf->error, sizeof(ctf->error), "cannot read %s: %s",
+		 ctf->folder ? ctf->folder : "the trace", why);
 	ctf_close(ctf);
 	return -1;
 }
 
-static const bt_plugin *find_plugin(const char *name)
+static int out_of_memory(struct ctf *ctf)
 {
-	const bt_plugin *plugin = NULL;
-
-	if (bt_plugin_find(name, BT_TRUE, BT_TRUE, BT_TRUE, BT_TRUE, BT_FALSE, &plugin) !=
-	    BT_PLUGIN_FIND_STATUS_OK)
-		return NULL;
-	return plugin;
+	return fail(ctf, "out of memory");
 }
 
-/* Find the component classes, once. */
-static int load_classes(struct ctf *ctf)
+static void damaged(struct ctf *ctf, const char *file, uint64_t at, const char *what)
 {
-	const bt_plugin *plugin;
-
-	if (ctf->fs_class && ctf->muxer_class)
-		return 0;
-	plugin = find_plugin("ctf");
-	if (plugin) {
-		ctf->fs_class = bt_plugin_borrow_source_component_class_by_name_const(plugin, "fs");
-		bt_component_class_source_get_ref(ctf->fs_class);
-		bt_plugin_put_ref(plugin);
-	}
-	plugin = find_plugin("utils");
-	if (plugin) {
-		ctf->muxer_class =
-			bt_plugin_borrow_filter_component_class_by_name_const(plugin, "muxer");
-		bt_component_class_filter_get_ref(ctf->muxer_class);
-		bt_plugin_put_ref(plugin);
-	}
-	if (ctf->fs_class && ctf->muxer_class)
-		return 0;
-	return fail(ctf, "babeltrace2's plugins ctf and utils are needed (on Debian and Ubuntu: "
-			 "apt-get install libbabeltrace2-0) to read");
+	if (!ctf->damages++)
+		snprintf(ctf->damage, sizeof(ctf->damage), "%s, packet at byte %llu: %s", file,
+			 (unsigned long long)at, what);
+	ctf->stats->unreadable_packets++;
 }
 
-static void count_lost(struct ctf *ctf, const bt_message *message)
+void ctf_damaged(struct ctf *ctf, const struct stream *stream, const char *what)
 {
-	uint64_t count = 0;
-
-	if (bt_message_get_type(message) == BT_MESSAGE_TYPE_DISCARDED_EVENTS) {
-		bt_message_discarded_events_get_count(message, &count);
-		spans_lost(ctf->spans, count, 0, INT64_MAX);
-	} else {
-		bt_message_discarded_packets_get_count(message, &count);
-		ctf->stats->lost_packets += count;
-	}
+	damaged(ctf, stream->name, stream->packet, what);
 }
 
-/* A rotation ends a packet in every buffer, used or not: so time goes on when nobody records. */
-static void see_packet_end(struct ctf *ctf, const bt_message *message)
+/* At the end of the folder: was there anything that could not be read? */
+static int end(struct ctf *ctf)
 {
-	const bt_packet *packet = bt_message_packet_end_borrow_packet_const(message);
-	const bt_stream_class *class =
-		bt_stream_borrow_class_const(bt_packet_borrow_stream_const(packet));
-	int64_t now_ns;
-
-	if (!bt_stream_class_packets_have_end_default_clock_snapshot(class))
-		return;
-	if (bt_clock_snapshot_get_ns_from_origin(
-		    bt_message_packet_end_borrow_default_clock_snapshot_const(message), &now_ns) ==
-	    BT_CLOCK_SNAPSHOT_GET_NS_FROM_ORIGIN_STATUS_OK)
-		spans_see(ctf->spans, now_ns);
-	else
-		bt_current_thread_clear_error();
-}
-
-static int handle(struct ctf *ctf, const bt_message *message)
-{
-	switch (bt_message_get_type(message)) {
-	case BT_MESSAGE_TYPE_EVENT:
-		return event_handle(ctf, message);
-	case BT_MESSAGE_TYPE_DISCARDED_EVENTS:
-	case BT_MESSAGE_TYPE_DISCARDED_PACKETS:
-		count_lost(ctf, message);
-		return 0;
-	case BT_MESSAGE_TYPE_PACKET_END:
-		see_packet_end(ctf, message);
-		return 0;
-	default:
+	if (!ctf->damages) {
+		ctf_close(ctf);
 		return 0;
 	}
+	snprintf(ctf->error, sizeof(ctf->error),
+		 "cannot read all of %s: %s (of packets left out or cut short: %llu)", ctf->folder,
+		 ctf->damage, (unsigned long long)ctf->damages);
+	ctf_close(ctf);
+	return -1;
 }
 
-static bt_graph_simple_sink_component_consume_func_status consume(bt_message_iterator *messages,
-								  void *data)
+static bool earlier(const struct stream *a, const struct stream *b)
 {
-	struct ctf *ctf = data;
-	bt_message_array_const batch;
-	uint64_t count;
-	int failed = 0;
+	return a->time_ns != b->time_ns ? a->time_ns < b->time_ns : a < b;
+}
 
-	switch (bt_message_iterator_next(messages, &batch, &count)) {
-	case BT_MESSAGE_ITERATOR_NEXT_STATUS_OK:
-		break;
-	case BT_MESSAGE_ITERATOR_NEXT_STATUS_END:
-		return BT_GRAPH_SIMPLE_SINK_COMPONENT_CONSUME_FUNC_STATUS_END;
-	case BT_MESSAGE_ITERATOR_NEXT_STATUS_AGAIN:
-		return BT_GRAPH_SIMPLE_SINK_COMPONENT_CONSUME_FUNC_STATUS_AGAIN;
-	case BT_MESSAGE_ITERATOR_NEXT_STATUS_MEMORY_ERROR:
-		return BT_GRAPH_SIMPLE_SINK_COMPONENT_CONSUME_FUNC_STATUS_MEMORY_ERROR;
-	default:
-		return BT_GRAPH_SIMPLE_SINK_COMPONENT_CONSUME_FUNC_STATUS_ERROR;
+/* Put the stream where it belongs, from that place in the heap downwards. */
+static void sift_down(struct ctf *ctf, size_t at, struct stream *stream)
+{
+	size_t child;
+
+	while ((child = 2 * at + 1) < ctf->heap_size) {
+		if (child + 1 < ctf->heap_size && earlier(ctf->heap[child + 1], ctf->heap[child]))
+			child++;
+		if (!earlier(ctf->heap[child], stream))
+			break;
+		ctf->heap[at] = ctf->heap[child];
+		at = child;
 	}
-	for (uint64_t i = 0; i < count; i++) {
-		if (handle(ctf, batch[i]) < 0)
-			failed = 1;
-		bt_message_put_ref(batch[i]);
+	ctf->heap[at] = stream;
+}
+
+static int add_stream(struct ctf *ctf, const char *name)
+{
+	const struct metadata *metadata = &ctf->metadata;
+	struct stream *stream = ctf->streams + ctf->stream_count;
+	struct mapped_file file;
+	const char *error = file_map(&file, ctf->folder, name);
+
+	if (error) {
+		damaged(ctf, name, 0, error);
+		return 0;
 	}
-	return failed ? BT_GRAPH_SIMPLE_SINK_COMPONENT_CONSUME_FUNC_STATUS_MEMORY_ERROR
-		      : BT_GRAPH_SIMPLE_SINK_COMPONENT_CONSUME_FUNC_STATUS_OK;
+	if (!file.size)
+		return 0;
+	*stream = (struct stream){.file = file, .name = strdup(name)};
+	ctf->stream_count++;
+	stream->loss = metadata->has_uuid
+			       ? loss_buffer(&ctf->loss, metadata->uuid, CTF_UUID_SIZE, name)
+			       : loss_buffer(&ctf->loss, ctf->folder, strlen(ctf->folder), name);
+	return stream->name && stream->loss ? 0 : -1;
 }
 
-static const bt_component_source *add_source(struct ctf *ctf)
+static int is_stream(const struct dirent *entry)
 {
-	const bt_component_source *source = NULL;
-	bt_value *params = bt_value_map_create();
-	bt_value *inputs = NULL;
-
-	if (params &&
-	    bt_value_map_insert_empty_array_entry(params, "inputs", &inputs) ==
-		    BT_VALUE_MAP_INSERT_ENTRY_STATUS_OK &&
-	    bt_value_array_append_string_element(inputs, ctf->folder) ==
-		    BT_VALUE_ARRAY_APPEND_ELEMENT_STATUS_OK)
-		bt_graph_add_source_component(ctf->graph, ctf->fs_class, "folder", params,
-					      BT_LOGGING_LEVEL_NONE, &source);
-	bt_value_put_ref(params);
-	return source;
+	return entry->d_name[0] != '.' && strcmp(entry->d_name, "metadata") != 0;
 }
 
-static int connect_ports(struct ctf *ctf, const bt_port_output *from, const bt_port_input *to)
+static int add_streams(struct ctf *ctf)
 {
-	return bt_graph_connect_ports(ctf->graph, from, to, NULL) ==
-			       BT_GRAPH_CONNECT_PORTS_STATUS_OK
-		       ? 0
-		       : -1;
-}
+	struct dirent **entries = NULL;
+	int count = scandir(ctf->folder, &entries, is_stream, alphasort);
+	int ret = 0;
 
-/* Streams -> muxer -> sink. The muxer adds an input each time that its last one is taken. */
-static int connect_all(struct ctf *ctf, const bt_component_source *source,
-		       const bt_component_filter *muxer, const bt_component_sink *sink)
-{
-	uint64_t count = bt_component_source_get_output_port_count(source);
-
-	for (uint64_t i = 0; i < count; i++) {
-		if (connect_ports(
-			    ctf, bt_component_source_borrow_output_port_by_index_const(source, i),
-			    bt_component_filter_borrow_input_port_by_index_const(muxer, i)) < 0)
-			return -1;
+	if (count < 0)
+		return fail(ctf, strerror(errno));
+	ctf->streams = calloc(count + 1, sizeof(*ctf->streams));
+	ctf->heap = calloc(count + 1, sizeof(*ctf->heap));
+	if (!ctf->streams || !ctf->heap)
+		ret = -1;
+	for (int i = 0; i < count; i++) {
+		if (ret == 0)
+			ret = add_stream(ctf, entries[i]->d_name);
+		free(entries[i]);
 	}
-	return connect_ports(ctf, bt_component_filter_borrow_output_port_by_index_const(muxer, 0),
-			     bt_component_sink_borrow_input_port_by_index_const(sink, 0));
+	free(entries);
+	return ret < 0 ? out_of_memory(ctf) : 0;
 }
 
 int ctf_open(struct ctf *ctf, const char *folder)
 {
-	const bt_component_source *source;
-	const bt_component_filter *muxer;
-	const bt_component_sink *sink;
+	const char *error;
 
 	ctf->folder = strdup(folder);
 	if (!ctf->folder)
-		return fail(ctf, "out of memory before");
-	if (load_classes(ctf) < 0)
+		return out_of_memory(ctf);
+	error = metadata_read(&ctf->metadata, folder);
+	if (error)
+		return fail(ctf, error);
+	if (events_bind(&ctf->metadata) < 0)
+		return out_of_memory(ctf);
+	ctf->values = calloc(ctf->metadata.tsdl.slot_count + 1, sizeof(*ctf->values));
+	if (!ctf->values)
+		return out_of_memory(ctf);
+	if (add_streams(ctf) < 0)
 		return -1;
-	ctf->graph = bt_graph_create(0);
-	if (!ctf->graph)
-		return fail(ctf, "out of memory before");
-	source = add_source(ctf);
-	if (!source)
-		return fail(ctf, "cannot read");
-	ctf->has_streams = bt_component_source_get_output_port_count(source) > 0;
-	if (!ctf->has_streams)
-		return 0;
-	if (bt_graph_add_filter_component(ctf->graph, ctf->muxer_class, "muxer", NULL,
-					  BT_LOGGING_LEVEL_NONE,
-					  &muxer) != BT_GRAPH_ADD_COMPONENT_STATUS_OK ||
-	    bt_graph_add_simple_sink_component(ctf->graph, "relay", NULL, consume, NULL, ctf,
-					       &sink) != BT_GRAPH_ADD_COMPONENT_STATUS_OK ||
-	    connect_all(ctf, source, muxer, sink) < 0)
-		return fail(ctf, "cannot read");
+	for (size_t i = 0; i < ctf->stream_count; i++) {
+		if (stream_next(ctf, ctf->streams + i))
+			ctf->heap[ctf->heap_size++] = ctf->streams + i;
+	}
+	for (size_t i = ctf->heap_size / 2; i > 0; i--)
+		sift_down(ctf, i - 1, ctf->heap[i - 1]);
 	return 0;
+}
+
+static int handle(struct ctf *ctf, struct stream *stream)
+{
+	/* A rotation ends a packet in every buffer, used or not: so time goes on when nobody
+	 * records. */
+	if (!stream->event) {
+		spans_see(ctf->spans, stream->time_ns);
+		return 0;
+	}
+	return stream_read_event(ctf, stream) < 0 ? 0 : event_handle(ctf, stream);
 }
 
 int ctf_step(struct ctf *ctf)
 {
-	if (!ctf->has_streams) {
-		ctf_close(ctf);
-		return 0;
+	for (unsigned int i = 0; i < STEP_EVENTS; i++) {
+		struct stream *stream = ctf->heap[0];
+
+		if (!ctf->heap_size)
+			return end(ctf);
+		if (handle(ctf, stream) < 0)
+			return out_of_memory(ctf);
+		if (!stream_next(ctf, stream)) {
+			if (!--ctf->heap_size)
+				continue;
+			stream = ctf->heap[ctf->heap_size];
+		}
+		sift_down(ctf, 0, stream);
 	}
-	switch (bt_graph_run_once(ctf->graph)) {
-	case BT_GRAPH_RUN_ONCE_STATUS_OK:
-	case BT_GRAPH_RUN_ONCE_STATUS_AGAIN:
-		/*
-		 * ctf.fs first hands out the messages before a bad event and then fails again, but
-		 * leaves the error behind, with which the next call would abort the process.
-		 */
-		bt_current_thread_clear_error();
-		return 1;
-	case BT_GRAPH_RUN_ONCE_STATUS_END:
-		ctf_close(ctf);
-		return 0;
-	case BT_GRAPH_RUN_ONCE_STATUS_MEMORY_ERROR:
-		return fail(ctf, "out of memory while reading");
-	default:
-		return fail(ctf, "cannot read");
-	}
+	return 1;
 }

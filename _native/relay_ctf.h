@@ -1,29 +1,35 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * One LTTng trace folder, read through libbabeltrace2: source.ctf.fs, filter.utils.muxer, and a
- * sink of ours that hands our events on, decoded.
+ * One LTTng trace folder (CTF 1.8): its streams, merged by time, and our events among what is in
+ * them.
+ *
+ * What is damaged is left out, counted and said at the end; all else is read.
  */
 #ifndef K8S_TRACING_RELAY_CTF_H
 #define K8S_TRACING_RELAY_CTF_H
 
-#include <babeltrace2/babeltrace.h>
-
+#include "relay_loss.h"
+#include "relay_metadata.h"
 #include "relay_spans.h"
+#include "relay_stream.h"
 
 #define CTF_ERROR_MAX 1024
 
 struct ctf {
-	const bt_component_class_source *fs_class;
-	const bt_component_class_filter *muxer_class;
-	bt_graph *graph;	    /* NULL: no folder is open */
-	bool has_streams;	    /* if there is metadata only, there is nothing to run */
-	struct table event_classes; /* those met in this graph, by their address */
-	struct bytes scratch;	    /* the byte sequence of the event at hand */
+	char *folder; /* NULL: none is open */
+	struct metadata metadata;
+	struct value *values;
+	struct stream *streams;
+	size_t stream_count;
+	struct stream **heap; /* those that are not at their end; the first one is the next */
+	size_t heap_size;
+	uint64_t damages;
+	char damage[CTF_ERROR_MAX / 2]; /* the first */
+	char error[CTF_ERROR_MAX];
+	struct loss loss;
 	struct spans *spans;
 	struct output *output;
 	struct relay_stats *stats;
-	char *folder;
-	char error[CTF_ERROR_MAX];
 };
 
 /* Functions that return an int return -1 on failure; then `error` says why. */
@@ -33,9 +39,12 @@ void ctf_free(struct ctf *ctf);
 
 int ctf_open(struct ctf *ctf, const char *folder);
 
-/* Read a few messages: 1; 0 at the end, where the folder is closed, as it is on failure. */
+/* Read a few events: 1; 0 at the end, where the folder is closed, as it is on failure. */
 int ctf_step(struct ctf *ctf);
 
 void ctf_close(struct ctf *ctf);
+
+/* The stream's packet at hand, or what is left of it, cannot be read. */
+void ctf_damaged(struct ctf *ctf, const struct stream *stream, const char *what);
 
 #endif

@@ -6,7 +6,7 @@
 /*
  * The layout of our events, as tracepoints.h has it. The fields of an event class are found by
  * their names once, and their types checked, since anybody can register events under our provider's
- * name; after that, an event's fields are found by index.
+ * name; after that, an event's fields are found by their slots.
  */
 #define FIELDS_MAX 10
 #define SEQUENCE_MAX \
@@ -75,13 +75,12 @@ enum {
 	SCOPE_VERSION
 };
 
-struct event_class;
-
 /* The event at hand. */
 struct record {
-	const struct event_class *class;
-	const bt_field *payload;
+	const struct event_binding *binding;
+	const struct value *values;
 	int64_t time_ns;
+	struct relay_origin origin;
 };
 
 struct event_layout {
@@ -90,84 +89,51 @@ struct event_layout {
 	struct field_layout fields[FIELDS_MAX];
 };
 
-struct event_class {
-	const bt_event_class *class;
-	const struct event_layout *layout; /* NULL: not ours */
-	bool wrong;			   /* ours by name, but with other fields */
-	bool wide;			   /* its byte sequence comes in words of 8 bytes */
-	uint8_t index[FIELDS_MAX];
+/* What an event class of a trace is to us. */
+struct event_binding {
+	const struct event_layout *layout;
+	bool wrong;	      /* ours by name, but with other fields */
+	uint8_t element_size; /* of its byte sequence: 1, or words of 8 bytes */
+	uint32_t slots[FIELDS_MAX];
 };
 
-static const bt_field *field(const struct record *record, unsigned int which)
+static const struct value *field(const struct record *record, unsigned int which)
 {
-	return bt_field_structure_borrow_member_field_by_index_const(record->payload,
-								     record->class->index[which]);
+	return record->values + record->binding->slots[which];
 }
 
 static uint64_t get_unsigned(const struct record *record, unsigned int which)
 {
-	return bt_field_integer_unsigned_get_value(field(record, which));
+	return field(record, which)->number;
 }
 
 static int64_t get_signed(const struct record *record, unsigned int which)
 {
-	return bt_field_integer_signed_get_value(field(record, which));
+	return field(record, which)->number;
 }
 
 static const char *get_text(const struct record *record, unsigned int which)
 {
-	const bt_field *text = field(record, which);
-
-	/* babeltrace2 2.0 leaves the text of an earlier event in the field when this one's is empty
-	 */
-	return bt_field_string_get_length(text) ? bt_field_string_get_value(text) : "";
-}
-
-static int read_elements(struct bytes *to, const bt_field *array, uint64_t count, bool wide)
-{
-	uint8_t *at;
-
-	to->size = 0;
-	at = bytes_extend(to, wide ? count * 8 : count);
-	if (!at)
-		return -1;
-	for (uint64_t i = 0; i < count; i++) {
-		uint64_t value = bt_field_integer_unsigned_get_value(
-			bt_field_array_borrow_element_field_by_index_const(array, i));
-
-		if (wide) {
-			value = htole64(value);
-			at = put_bytes(at, &value, sizeof(value));
-		} else {
-			*at++ = value;
-		}
-	}
-	return 0;
+	return (const char *)field(record, which)->at;
 }
 
 /*
- * Read a byte sequence into the scratch bytes. What is not the fields of that message is dropped
- * and counted; then `dropped` (if asked for) is one more.
+ * A byte sequence. What is not the fields of that message is dropped and counted; then `dropped`
+ * (if asked for) is one more.
  */
-static int get_fields(struct ctf *ctf, const struct record *record, unsigned int which,
-		      enum relay_message message, uint16_t *dropped)
+static uint32_t get_fields(struct ctf *ctf, const struct record *record, unsigned int which,
+			   enum relay_message message, uint16_t *dropped)
 {
-	const bt_field *array = field(record, which);
-	uint64_t count = bt_field_array_get_length(array);
-	uint64_t size = record->class->wide ? count * 8 : count;
+	const struct value *sequence = field(record, which);
+	uint64_t size = sequence->number * record->binding->element_size;
 	int64_t valid = -1;
 
-	ctf->scratch.size = 0;
-	if (count == 0)
+	if (!size)
 		return 0;
-	if (count <= SEQUENCE_MAX && size <= SEQUENCE_MAX) {
-		if (read_elements(&ctf->scratch, array, count, record->class->wide) < 0)
-			return -1;
-		valid = fields_size(message, ctf->scratch.data, size, record->class->wide);
-	}
-	ctf->scratch.size = valid > 0 ? valid : 0;
+	if (size <= SEQUENCE_MAX)
+		valid = fields_size(message, sequence->at, size, record->binding->element_size > 1);
 	if (valid >= 0)
-		return 0;
+		return valid;
 	ctf->stats->invalid_fields++;
 	ctf->stats->invalid_bytes += size;
 	if (dropped && *dropped < UINT16_MAX)
@@ -207,10 +173,9 @@ static int take_end(struct ctf *ctf, const struct record *record)
 		.status = get_unsigned(record, END_STATUS),
 	};
 
-	if (get_fields(ctf, record, END_ATTRIBUTES, RELAY_SPAN, &end.dropped_attributes) < 0)
-		return -1;
-	end.attributes = ctf->scratch.data;
-	end.attributes_size = ctf->scratch.size;
+	end.attributes = field(record, END_ATTRIBUTES)->at;
+	end.attributes_size =
+		get_fields(ctf, record, END_ATTRIBUTES, RELAY_SPAN, &end.dropped_attributes);
 	return spans_end(ctf->spans, &end, record->time_ns);
 }
 
@@ -223,11 +188,9 @@ static int take_event(struct ctf *ctf, const struct record *record)
 		.dropped_attributes = get_unsigned(record, EVENT_DROPPED_ATTRIBUTES),
 	};
 
-	if (get_fields(ctf, record, EVENT_ATTRIBUTES, RELAY_SPAN_EVENT, &event.dropped_attributes) <
-	    0)
-		return -1;
-	event.attributes = ctf->scratch.data;
-	event.attributes_size = ctf->scratch.size;
+	event.attributes = field(record, EVENT_ATTRIBUTES)->at;
+	event.attributes_size = get_fields(ctf, record, EVENT_ATTRIBUTES, RELAY_SPAN_EVENT,
+					   &event.dropped_attributes);
 	return spans_event(ctf->spans, &event, record->time_ns);
 }
 
@@ -242,24 +205,21 @@ static int take_link(struct ctf *ctf, const struct record *record)
 		.flags = get_unsigned(record, LINK_FLAGS),
 	};
 
-	if (get_fields(ctf, record, LINK_ATTRIBUTES, RELAY_SPAN_LINK, &link.dropped_attributes) < 0)
-		return -1;
-	link.attributes = ctf->scratch.data;
-	link.attributes_size = ctf->scratch.size;
+	link.attributes = field(record, LINK_ATTRIBUTES)->at;
+	link.attributes_size =
+		get_fields(ctf, record, LINK_ATTRIBUTES, RELAY_SPAN_LINK, &link.dropped_attributes);
 	return spans_link(ctf->spans, &link, record->time_ns);
 }
 
 static int take_process(struct ctf *ctf, const struct record *record)
 {
-	struct relay_origin origin = {0};
 	uint16_t invalid = 0;
+	uint32_t size = get_fields(ctf, record, PROCESS_RESOURCE, RELAY_RESOURCE, &invalid);
 
-	if (get_fields(ctf, record, PROCESS_RESOURCE, RELAY_RESOURCE, &invalid) < 0)
-		return -1;
 	if (invalid)
 		return 0; /* as if it had not come */
-	return output_process(ctf->output, get_unsigned(record, PROCESS_INSTANCE), &origin,
-			      ctf->scratch.data, ctf->scratch.size, record->time_ns);
+	return output_process(ctf->output, get_unsigned(record, PROCESS_INSTANCE), &record->origin,
+			      field(record, PROCESS_RESOURCE)->at, size, record->time_ns);
 }
 
 static int take_scope(struct ctf *ctf, const struct record *record)
@@ -343,138 +303,94 @@ static const struct event_layout *layout_by_name(const char *name)
 	return NULL;
 }
 
-static bool check_bytes(struct event_class *class, const bt_field_class *sequence)
+static bool check_bytes(struct event_binding *binding, const struct ctf_type *type)
 {
-	const bt_field_class *element;
-	uint64_t bits;
+	const struct ctf_type *element = type->element;
 
-	if (!bt_field_class_type_is(bt_field_class_get_type(sequence), BT_FIELD_CLASS_TYPE_ARRAY))
+	if (type->kind != CTF_SEQUENCE && type->kind != CTF_ARRAY)
 		return false;
-	element = bt_field_class_array_borrow_element_field_class_const(sequence);
-	if (!bt_field_class_type_is(bt_field_class_get_type(element),
-				    BT_FIELD_CLASS_TYPE_UNSIGNED_INTEGER))
+	if (element->kind != CTF_INTEGER || element->is_signed || type->alignment % 8)
 		return false;
-	bits = bt_field_class_integer_get_field_value_range(element);
-	class->wide = bits == 64;
-	return bits == 8 || bits == 64;
+	binding->element_size = element->size / 8;
+	return element->size == 8 || element->size == 64;
 }
 
-static bool check_type(struct event_class *class, const bt_field_class *field, enum type type)
+static bool check_type(struct event_binding *binding, const struct ctf_type *actual, enum type type)
 {
-	bt_field_class_type actual = bt_field_class_get_type(field);
-
 	switch (type) {
 	case UNSIGNED:
-		return bt_field_class_type_is(actual, BT_FIELD_CLASS_TYPE_UNSIGNED_INTEGER);
+		return actual->kind == CTF_INTEGER && !actual->is_signed;
 	case SIGNED:
-		return bt_field_class_type_is(actual, BT_FIELD_CLASS_TYPE_SIGNED_INTEGER);
+		return actual->kind == CTF_INTEGER && actual->is_signed;
 	case TEXT:
-		return actual == BT_FIELD_CLASS_TYPE_STRING;
+		return actual->kind == CTF_STRING;
 	default:
-		return check_bytes(class, field);
+		return check_bytes(binding, actual);
 	}
 }
 
-static bool find_field(struct event_class *class, const bt_field_class *payload, unsigned int which)
+static bool bind_fields(struct metadata *metadata, struct event_binding *binding,
+			const struct ctf_type *fields)
 {
-	const struct field_layout *wanted = class->layout->fields + which;
-	uint64_t count = bt_field_class_structure_get_member_count(payload);
+	const struct field_layout *wanted = binding->layout->fields;
 
-	for (uint64_t i = 0; i < count && i <= UINT8_MAX; i++) {
-		const bt_field_class_structure_member *member =
-			bt_field_class_structure_borrow_member_by_index_const(payload, i);
+	for (unsigned int i = 0; i < FIELDS_MAX && wanted[i].name; i++) {
+		struct ctf_member *member = ctf_find_member(fields, wanted[i].name);
 
-		if (strcmp(bt_field_class_structure_member_get_name(member), wanted->name) != 0)
-			continue;
-		class->index[which] = i;
-		return check_type(class,
-				  bt_field_class_structure_member_borrow_field_class_const(member),
-				  wanted->type);
-	}
-	return false;
-}
-
-static bool has_layout(struct event_class *class)
-{
-	const bt_stream_class *stream = bt_event_class_borrow_stream_class_const(class->class);
-	const bt_field_class *payload =
-		bt_event_class_borrow_payload_field_class_const(class->class);
-
-	if (!payload || !bt_stream_class_borrow_default_clock_class_const(stream))
-		return false;
-	for (unsigned int i = 0; i < FIELDS_MAX && class->layout->fields[i].name; i++) {
-		if (!find_field(class, payload, i))
+		if (!member || !check_type(binding, member->type, wanted[i].type))
 			return false;
+		binding->slots[i] = metadata_slot(metadata, member);
 	}
 	return true;
 }
 
-/* What we know of an event class: looked up by its address, after the first event of it. */
-static const struct event_class *classify(struct table *classes, const bt_event_class *event_class)
+int events_bind(struct metadata *metadata)
 {
-	uint64_t address = (uintptr_t)event_class;
-	struct event_class *class = table_get(classes, address);
+	for (struct ctf_event_class *event = metadata->events; event; event = event->next) {
+		const struct ctf_stream_class *stream = metadata_stream(metadata, event->stream_id);
+		const struct event_layout *layout = layout_by_name(event->name);
+		struct event_binding *binding;
 
-	if (class)
-		return class;
-	class = calloc(1, sizeof(*class));
-	if (!class)
-		return NULL;
-	if (table_add(classes, address, class) < 0) {
-		free(class);
-		return NULL;
-	}
-	bt_event_class_get_ref(event_class); /* else another one might come to this address */
-	class->class = event_class;
-	class->layout = layout_by_name(bt_event_class_get_name(event_class));
-	class->wrong = class->layout && !has_layout(class);
-	return class;
-}
-
-void events_forget_classes(struct table *classes)
-{
-	for (size_t i = 0; classes->count && i <= classes->mask; i++) {
-		struct event_class *class = classes->entries[i].value;
-
-		if (!class)
+		if (!layout || !stream)
 			continue;
-		bt_event_class_put_ref(class->class);
-		free(class);
-		classes->entries[i].value = NULL;
-		classes->count--;
+		binding = tsdl_allocate(&metadata->tsdl, sizeof(*binding));
+		if (!binding)
+			return -1;
+		binding->layout = layout;
+		binding->wrong =
+			!stream->has_clock || !bind_fields(metadata, binding, event->fields);
+		event->binding = binding;
 	}
+	return 0;
 }
 
-static int64_t event_time_ns(const bt_message *message)
+static uint64_t context_field(const struct ctf *ctf, uint32_t slot)
 {
-	int64_t time_ns;
-
-	if (bt_clock_snapshot_get_ns_from_origin(
-		    bt_message_event_borrow_default_clock_snapshot_const(message), &time_ns) !=
-	    BT_CLOCK_SNAPSHOT_GET_NS_FROM_ORIGIN_STATUS_OK) {
-		bt_current_thread_clear_error();
-		return 0; /* past what 64 bits can hold */
-	}
-	return time_ns < 0 ? 0 : time_ns;
+	return slot == CTF_NO_SLOT ? 0 : ctf->values[slot].number;
 }
 
-int event_handle(struct ctf *ctf, const bt_message *message)
+int event_handle(struct ctf *ctf, const struct stream *stream)
 {
-	const bt_event *event = bt_message_event_borrow_event_const(message);
-	const struct event_class *class =
-		classify(&ctf->event_classes, bt_event_borrow_class_const(event));
-	struct record record = {.class = class};
+	const struct event_binding *binding = stream->event->binding;
+	struct record record = {
+		.binding = binding,
+		.values = ctf->values,
+		.time_ns = stream->time_ns,
+		.origin =
+			{
+				.vpid = context_field(ctf, stream->class->vpid),
+				.vtid = context_field(ctf, stream->class->vtid),
+				.pid_ns = context_field(ctf, stream->class->pid_ns),
+				.cgroup_ns = context_field(ctf, stream->class->cgroup_ns),
+			},
+	};
 
-	if (!class)
-		return -1;
-	if (!class->layout)
+	if (!binding)
 		return 0;
 	ctf->stats->events++;
-	if (class->wrong) {
+	if (binding->wrong) {
 		ctf->stats->invalid_events++;
 		return 0;
 	}
-	record.payload = bt_event_borrow_payload_field_const(event);
-	record.time_ns = event_time_ns(message);
-	return class->layout->take(ctf, &record);
+	return binding->layout->take(ctf, &record);
 }

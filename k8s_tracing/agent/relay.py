@@ -56,6 +56,8 @@ class RelayStats:
     invalid_events: int
     discarded_events: int
     lost_packets: int
+    unreadable_packets: int
+    disordered_events: int
     open_spans: int
     waiting_spans: int
     orphans: int
@@ -231,10 +233,7 @@ def _load() -> tuple[cffi.FFI, Any]:
     try:
         return ffi, ffi.dlopen(str(library))
     except OSError as error:
-        raise RelayError(
-            f"the relay cannot be loaded ({error}); it needs libbabeltrace2 "
-            "(on Debian and Ubuntu: apt-get install libbabeltrace2-0)"
-        ) from error
+        raise RelayError(f"the relay cannot be loaded: {error}. Reinstall k8s-tracing") from error
 
 
 def _installed(name: str) -> Path:
@@ -244,6 +243,5 @@ def _installed(name: str) -> Path:
         if path.is_file():
             return path
     raise RelayError(
-        f"{name} is not installed: this build has no relay. Install babeltrace2's development files "
-        "(on Debian and Ubuntu: apt-get install libbabeltrace2-dev) and reinstall k8s-tracing"
+        f"{name} is not installed: this build has no relay. Reinstall k8s-tracing where there is a C compiler"
     )

@@ -217,5 +217,5 @@ def _rotation_us(session: ElementTree.Element) -> int | None:
 
 
 def _format_option(release: tuple[int, int]) -> tuple[str, ...]:
-    """From 2.15 on the default is CTF 2, which Babeltrace before 2.1 cannot read; older ones lack the option."""
+    """From 2.15 on the default is CTF 2, which the relay does not read; older ones lack the option."""
     return ("--trace-format=ctf-1.8",) if release >= (2, 15) else ()

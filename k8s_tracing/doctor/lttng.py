@@ -223,16 +223,6 @@ def _matches(rule: ElementTree.Element) -> bool:
     return enabled and fnmatchcase(EVENT, rule.findtext("{*}name", ""))
 
 
-def babeltrace_plugin() -> Path | None:
-    """Return the plugin by which libbabeltrace2, once loaded, reads CTF; None if it is not there."""
-    library = _mapped("libbabeltrace2.so")
-    folders = [Path(folder) for folder in os.environ.get("BABELTRACE_PLUGIN_PATH", "").split(":")]
-    if library is not None:
-        folders.append(library.parent / "babeltrace2/plugins")
-    paths = (folder / "babeltrace-plugin-ctf.so" for folder in folders)
-    return next((path for path in paths if path.is_file()), None)
-
-
 def versions() -> dict[str, str]:
     """Return the releases of LTTng's parts."""
     from k8s_tracing.agent.lttng import version

@@ -117,7 +117,6 @@ class TestOneSpan:
         assert [e.name for e in spans[0].events] == ["routed"]
 
     def test_an_empty_text_after_a_long_one_is_empty(self, tmp_path):
-        """babeltrace2 2.0 keeps the text of an earlier event in the field."""
         spans, _ = read_events(
             tmp_path,
             start(1),

@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Files of a trace folder, mapped into memory.
+ *
+ * Nobody may make a file shorter while it is mapped (the kernel would end the process): LTTng only
+ * ever appends to the files of a trace, or deletes them as a whole.
+ */
+#ifndef K8S_TRACING_RELAY_FILE_H
+#define K8S_TRACING_RELAY_FILE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+struct mapped_file {
+	const uint8_t *data; /* NULL: the file is empty */
+	size_t size;
+};
+
+/* NULL, or what is wrong. What is not a plain file counts as empty: a pipe would never end. */
+const char *file_map(struct mapped_file *file, const char *folder, const char *name);
+void file_unmap(struct mapped_file *file);
+
+#endif
