@@ -154,3 +154,43 @@ def test_other_propagators_stay() -> None:
         assert [type(part) for part in propagator._propagators] == [Mine, w3c.BaggagePropagator]
     finally:
         propagate.set_global_textmap(before)
+
+
+HEADERS = [
+    "",
+    "k=v",
+    " k = v , k2=v%20w;meta=1 ",
+    "k=v,k=w",
+    "k=v,,bad,=x,k3=a b",
+    "k=%C3%A9",
+    "k=" + "v" * 1100,
+    "k=" + "v" * 9000,
+]
+
+
+@pytest.mark.parametrize("header", HEADERS)
+@pytest.mark.parametrize("below", [None, Context({"mine": 1}), baggage.set_baggage("old", "1")])
+def test_the_same_baggage_is_read_again_and_again(header: str, below: Context | None) -> None:
+    propagator = w3c.BaggagePropagator()
+    other = W3CBaggagePropagator().extract({"baggage": header}, below)
+    for _ in range(2):
+        assert propagator.extract({"baggage": header}, below) == other
+    assert propagator.extract({}, below) == W3CBaggagePropagator().extract({}, below)
+
+
+def test_baggage_that_is_added_to_what_was_read_stays_where_it_was_added() -> None:
+    propagator = w3c.BaggagePropagator()
+    first = propagator.extract({"baggage": "k=v"}, Context())
+    assert baggage.get_all(baggage.set_baggage("more", "1", first)) == {"k": "v", "more": "1"}
+    assert baggage.get_all(propagator.extract({"baggage": "k=v"}, Context())) == {"k": "v"}
+
+
+def test_the_same_baggage_is_written_however_much_of_it_there_was() -> None:
+    propagator = w3c.BaggagePropagator()
+    for number in range(3 * w3c._REMEMBERED):
+        carried = baggage.set_baggage("k", f"v {number}")
+        for _ in range(2):
+            carrier: dict[str, str] = {}
+            propagator.inject(carrier, carried)
+            assert carrier == {"baggage": f"k=v+{number}"}
+    assert len(propagator._written) <= w3c._REMEMBERED
