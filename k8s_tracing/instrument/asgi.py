@@ -51,6 +51,8 @@ class TracingMiddleware:
         app: the application.
         excluded_paths: paths without a span, exact ("/healthz") or with all below them ("/static/*").
         route: returns the route of a request from its scope, after it was handled; None leaves it out.
+        trace_response: whether a response names its span in the header `traceresponse`, so that who asked can find
+            the trace. The format is that of `traceparent` (W3C Trace Context Level 2, a draft).
 
     Raises:
         TypeError: `excluded_paths` is a str.
@@ -62,8 +64,10 @@ class TracingMiddleware:
         *,
         excluded_paths: Iterable[str] = (),
         route: Callable[[Scope], str | None] | None = None,
+        trace_response: bool = False,
     ) -> None:
         self.app = app
+        self._trace_response = trace_response
         self._is_excluded = path_filter(excluded_paths)
         self._route_of = safely(route or Routes())
 
@@ -89,6 +93,8 @@ class TracingMiddleware:
             end_on_exit=False,
         ) as span:
             scope[SPAN_KEY] = span
+            if self._trace_response and kind == "http":
+                send = _naming(span, send)
             if not span.is_recording():
                 await self.app(scope, receive, send)
                 return
@@ -101,6 +107,22 @@ class TracingMiddleware:
                 raise
             finally:
                 exchange.end()
+
+
+def _naming(span: Span, send: Send) -> Send:
+    """Return `send` that adds the header `traceresponse` to a response."""
+    context = span.get_span_context()
+    if not context.is_valid:
+        return send
+    value = f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"
+    header = (b"traceresponse", value.encode())
+
+    async def send_with_header(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message = {**message, "headers": [*message.get("headers", ()), header]}
+        await send(message)
+
+    return send_with_header
 
 
 class _Exchange:

@@ -156,6 +156,19 @@ def test_credentials_in_a_query_are_not_shown(
     assert spans[0].attributes["url.query"] == shown
 
 
+def test_a_response_names_its_span_when_asked_to(spans: list[SpanRecord]) -> None:
+    [start, _] = run(TracingMiddleware(hello, trace_response=True), scope())
+    [span] = spans
+    expected = f"00-{span.trace_id}-{span.span_id}-{span.flags:02x}".encode()
+    assert start["headers"] == [(b"traceresponse", expected)]
+    assert START["headers"] == []
+
+
+def test_a_response_names_no_span_unless_asked_to(spans: list[SpanRecord]) -> None:
+    [start, _] = run(TracingMiddleware(hello), scope())
+    assert start["headers"] == []
+
+
 def test_a_scope_with_hardly_anything_in_it(spans: list[SpanRecord]) -> None:
     run(TracingMiddleware(hello), {"type": "http", "path": "/", "method": "GET"})
     assert spans[0].attributes == {
