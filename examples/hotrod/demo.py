@@ -23,12 +23,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-from hotrod import tracing
+from hotrod import config, tracing
 from hotrod.config import SERVICES, Address
 from hotrod.processes import Hotrod, ProcessError, free_address
 
 CUSTOMERS = (123, 392, 731, 567)
-FIX_FLAGS = ("--fix-db-query-delay", "--fix-disable-db-conn-mutex", "--fix-route-worker-pool-size")
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -193,7 +192,10 @@ def run(screen: Screen, interrupts: Interrupts, *, stay: bool, flags: list[str])
         addresses = {name: free_address(usual) for name, usual in SERVICES.items()}
         env = {**traced.env, "HOTROD_TRACE_UI": ui}
         hotrod = stack.enter_context(Hotrod(directory, env, addresses=addresses, flags=flags))
-        screen.step("Redis", "ready")
+        real = "redis" in hotrod.children
+        screen.step(
+            "Redis", "ready" if real else "not installed; the driver service plays its part"
+        )
 
         def on_healthy(service: str) -> None:
             address, usual = addresses[service], SERVICES[service]
@@ -221,34 +223,23 @@ def run(screen: Screen, interrupts: Interrupts, *, stay: bool, flags: list[str])
 
 def main() -> int:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+        description=__doc__,
+        epilog="All other flags go to the services: `python -m hotrod --help` says which there are.",
+        formatter_class=argparse.RawTextHelpFormatter,
     )
     parser.add_argument(
         "--once", action="store_true", help="end after the dispatches, also in a terminal"
     )
-    fixes = parser.add_argument_group("fixes", "as in python -m hotrod --help")
-    fixes.add_argument("--fix-db-query-delay", metavar="TIME")
-    fixes.add_argument("--fix-disable-db-conn-mutex", action="store_true")
-    fixes.add_argument("--fix-route-worker-pool-size", metavar="N")
-    given = parser.parse_args()
+    given, flags = parser.parse_known_args()
+    config.parse(["frontend", *flags])  # says what is wrong with them now, and not in four logs
     screen = Screen()
     stay = screen.is_terminal and sys.stdin.isatty() and not given.once
     try:
-        run(screen, Interrupts(), stay=stay, flags=flags_of(given))
+        run(screen, Interrupts(), stay=stay, flags=flags)
     except ProcessError as error:
         print(f"\n{screen.styled('The demo failed.', '1;31')} {error}", file=sys.stderr)
         return 1
     return 0
-
-
-def flags_of(given: argparse.Namespace) -> list[str]:
-    """The fixes that were asked for, as the services take them."""
-    flags = []
-    for flag in FIX_FLAGS:
-        value = getattr(given, flag.removeprefix("--").replace("-", "_"))
-        if value:
-            flags.append(f"{flag}={'yes' if value is True else value}")
-    return flags
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """How the frontend asks the other services.
 
-No tracing here: the instrumentations of requests and gRPC put a span around each call, and the
+`TracingAdapter`, and OpenTelemetry's instrumentation of gRPC, put a span around each call, and the
 trace into its headers.
 """
 
@@ -11,6 +11,8 @@ from typing import Any
 
 import grpc
 import requests
+
+from k8s_tracing.instrument.requests import TracingAdapter
 
 from .config import DRIVER_DEADLINE_S, HTTP_DEADLINE_S, Address
 from .driver_pb2 import DriverLocationRequest
@@ -37,7 +39,7 @@ class HttpClient:
         # Shared by threads: without cookies and redirects a session is a pool of connections.
         self._session = requests.Session()
         self._session.trust_env = False  # the services are neighbours; a proxy is for elsewhere
-        self._session.mount("http://", requests.adapters.HTTPAdapter(pool_maxsize=100))
+        self._session.mount("http://", TracingAdapter(pool_maxsize=100))
 
     def get(self, **parameters: str | int) -> dict[str, Any]:
         try:

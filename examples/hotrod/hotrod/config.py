@@ -6,9 +6,9 @@ from __future__ import annotations
 import argparse
 import os
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Delay:
     deviation_s: float
 
     def sample_s(self) -> float:
-        return max(0.0, random.gauss(self.mean_s, self.deviation_s))
+        return max(0.0, random.gauss(self.mean_s, self.deviation_s)) if self.mean_s else 0.0
 
 
 # The customer's query is slow, and a lock lets one query run at a time: the two faults that a trace
@@ -83,11 +83,16 @@ class Settings:
     driver: Address
     route: Address
     redis_url: str
-    database: str | None
+    database: str
     trace_ui: str
     query_delay: Delay
     lock_queries: bool
     route_workers: int
+    nearest_drivers_delay: Delay
+    get_driver_delay: Delay
+    timeout_delay: Delay
+    timeout_after: int
+    route_delay: Delay
 
 
 def parse(arguments: Sequence[str], environment: Mapping[str, str] = os.environ) -> Settings:
@@ -96,65 +101,65 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str] = os.environ)
         prog="python -m hotrod",
         description="HotROD, rides on demand: an example of distributed tracing.",
         epilog="Each flag has an environment variable: --redis-url is HOTROD_REDIS_URL.",
+        formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=40),
     )
-
-    def add(flag: str, default: object, help: str, **options: object) -> None:
-        variable = "HOTROD_" + flag.removeprefix("--").replace("-", "_").upper()
-        # argparse runs a default that is a string through `type`: a variable is checked as a flag.
-        default = environment.get(variable) or default
-        parser.add_argument(flag, default=default, help=help, **options)  # type: ignore[arg-type]
-
     parser.add_argument("service", choices=list(SERVICES))
-    add(
-        "--listen",
-        None,
-        "where this service listens (its port of 8080-8083 on 127.0.0.1)",
-        type=Address.parse,
-        metavar="HOST:PORT",
-    )
+    places = _Group(parser.add_argument_group("where things are"), environment)
+    places.add("--listen", None, "its port of 8080-8083 on 127.0.0.1", "HOST:PORT", Address.parse)
     for peer in ("customer", "driver", "route"):
-        add(
-            f"--{peer}",
-            SERVICES[peer],
-            f"where the frontend finds the {peer} service ({SERVICES[peer]})",
-            type=Address.parse,
-            metavar="HOST:PORT",
-        )
-    add(
-        "--redis-url", "redis://127.0.0.1:6379/0", "the drivers' Redis (%(default)s)", metavar="URL"
-    )
-    add(
-        "--database", None, "the customers' SQLite file (one in a temporary folder)", metavar="FILE"
-    )
-    add(
-        "--trace-ui",
+        where = f"where the frontend finds the {peer} service"
+        places.add(f"--{peer}", SERVICES[peer], where, "HOST:PORT", Address.parse)
+    places.add(
+        "--redis-url",
         "",
-        "the Jaeger that the page's links open, for example http://127.0.0.1:16686",
-        metavar="URL",
+        "the drivers' Redis, for example redis://127.0.0.1:6379/0; a stand-in in this process",
+        "URL",
     )
-    add(
-        "--fix-db-query-delay",
-        QUERY_DELAY.mean_s,
-        "how long a customer query takes (300ms)",
-        type=duration_s,
-        metavar="TIME",
+    places.add(
+        "--database",
+        "",
+        "the customers': postgresql://USER@HOST/NAME, or a file of SQLite; one in a temporary folder",
+        "URL",
     )
-    add(
-        "--fix-disable-db-conn-mutex",
+    places.add(
+        "--trace-ui -j --jaeger-ui",
+        "",
+        "the Jaeger that the page's links open, for example http://127.0.0.1:16686; no links",
+        "URL",
+    )
+
+    fixes = _Group(parser.add_argument_group("fixes"), environment)
+    fixes.delay("--fix-db-query-delay -D", QUERY_DELAY, "how long a customer query takes")
+    fixes.add(
+        "--fix-disable-db-conn-mutex -M",
         "no",
         "let customer queries run side by side",
-        type=yes_or_no,
+        "yes|no",
+        yes_or_no,
         nargs="?",
         const=True,
-        metavar="yes|no",
     )
-    add(
-        "--fix-route-worker-pool-size",
+    fixes.add(
+        "--fix-route-worker-pool-size -W",
         ROUTE_WORKERS,
-        "route requests at the same time (%(default)s)",
-        type=positive,
-        metavar="N",
+        "route requests at the same time",
+        "N",
+        positive,
     )
+
+    delays = _Group(parser.add_argument_group("the other delays"), environment)
+    find, get = "how long Redis looks for drivers", "how long Redis takes for one driver"
+    delays.delay("--redis-find-delay", NEAREST_DRIVERS_DELAY, find)
+    delays.delay("--redis-get-delay", GET_DRIVER_DELAY, get)
+    delays.delay("--redis-timeout-delay", TIMEOUT_DELAY, "how long an answer that is lost takes")
+    delays.add(
+        "--redis-timeout-after",
+        TIMEOUT_AFTER_ANSWERS,
+        "good answers of Redis before one is lost, 0: none ever is",
+        "N",
+        not_negative,
+    )
+    delays.delay("--route-calc-delay", ROUTE_DELAY, "how long the calculation of a route takes")
 
     given = parser.parse_args(arguments)
     return Settings(
@@ -166,10 +171,52 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str] = os.environ)
         redis_url=given.redis_url,
         database=given.database,
         trace_ui=given.trace_ui.rstrip("/"),
-        query_delay=Delay(given.fix_db_query_delay, given.fix_db_query_delay / 10),
+        query_delay=given.fix_db_query_delay,
         lock_queries=not given.fix_disable_db_conn_mutex,
         route_workers=given.fix_route_worker_pool_size,
+        nearest_drivers_delay=given.redis_find_delay,
+        get_driver_delay=given.redis_get_delay,
+        timeout_delay=given.redis_timeout_delay,
+        timeout_after=given.redis_timeout_after,
+        route_delay=given.route_calc_delay,
     )
+
+
+class _Group:
+    """Flags under one heading, each with its environment variable."""
+
+    def __init__(self, group: Any, environment: Mapping[str, str]) -> None:
+        self._group = group
+        self._environment = environment
+
+    def add(
+        self,
+        flags: str,
+        default: object,
+        help: str,
+        metavar: str,
+        type: Callable[[str], object] = str,
+        shown: str = "%(default)s",
+        **options: Any,
+    ) -> None:
+        names = flags.split()
+        variable = "HOTROD_" + names[0].removeprefix("--").replace("-", "_").upper()
+        text = f"{help} ({shown})" if default else f"{help} unless given"
+        # argparse runs a default that is a string through `type`: a variable is checked as a flag.
+        value = self._environment.get(variable) or default
+        self._group.add_argument(
+            *names, default=value, help=text, metavar=metavar, type=type, **options
+        )
+
+    def delay(self, flags: str, usual: Delay, help: str) -> None:
+        """Add a flag for the mean of a delay, whose deviation stays in proportion."""
+        share = usual.deviation_s / usual.mean_s
+
+        def delay(text: str) -> Delay:
+            mean_s = duration_s(text)
+            return Delay(mean_s, mean_s * share)
+
+        self.add(flags, usual, help, "TIME", delay, shown=f"{usual.mean_s * 1000:.0f}ms")
 
 
 def duration_s(text: str) -> float:
@@ -191,6 +238,12 @@ def yes_or_no(text: str) -> bool:
     if text.lower() not in answers:
         raise argparse.ArgumentTypeError(f"{text!r} is neither yes nor no")
     return answers[text.lower()]
+
+
+def not_negative(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of 0 or more")
+    return int(text)
 
 
 def positive(text: str) -> int:

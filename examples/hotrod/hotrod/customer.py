@@ -7,6 +7,7 @@ import logging
 import tempfile
 from pathlib import Path
 
+from opentelemetry.instrumentation.psycopg import PsycopgInstrumentor
 from opentelemetry.instrumentation.sqlite3 import SQLite3Instrumentor
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -16,7 +17,7 @@ from starlette.types import ASGIApp
 
 from . import telemetry, web
 from .config import Settings
-from .database import Database
+from .database import Database, connect
 
 log = logging.getLogger(__name__)
 
@@ -35,9 +36,8 @@ def build(database: Database) -> ASGIApp:
 
 
 def run(settings: Settings) -> None:
-    telemetry.start("customer")
-    SQLite3Instrumentor().instrument()
+    telemetry.start("customer", SQLite3Instrumentor(), PsycopgInstrumentor())
     with tempfile.TemporaryDirectory(prefix="hotrod-") as directory:
-        path = Path(settings.database or Path(directory, "customers.sqlite"))
-        database = Database(path, settings.query_delay, lock_queries=settings.lock_queries)
+        store = connect(settings.database or str(Path(directory, "customers.sqlite")))
+        database = Database(store, settings.query_delay, lock_queries=settings.lock_queries)
         web.serve(build(database), settings.listen)

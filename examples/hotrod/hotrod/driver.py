@@ -5,13 +5,10 @@ from __future__ import annotations
 
 import logging
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import grpc
 import redis
 from opentelemetry.instrumentation.grpc import GrpcInstrumentorServer
-from opentelemetry.instrumentation.redis import RedisInstrumentor
-from opentelemetry.trace import Span
 
 from . import telemetry
 from .config import GET_DRIVER_ATTEMPTS, Address, Settings
@@ -73,17 +70,9 @@ def serve(drivers: Drivers, listen: Address) -> grpc.Server:
     return server
 
 
-def name_operation(span: Span, client: Any, args: list[Any], kwargs: dict[str, Any]) -> None:
-    """Say what the instrumentation leaves out: the operation, and which key it was for."""
-    span.set_attribute("db.operation.name", str(args[0]))
-    span.set_attribute("db.query.parameter.0", str(args[1]))
-
-
 def run(settings: Settings) -> None:
-    telemetry.start("driver")
-    GrpcInstrumentorServer().instrument()
-    RedisInstrumentor().instrument(request_hook=name_operation)
-    drivers = Drivers(connect(settings.redis_url))
+    telemetry.start("driver", GrpcInstrumentorServer())
+    drivers = Drivers(connect(settings))
     drivers.seed()
     server = serve(drivers, settings.listen)
     try:

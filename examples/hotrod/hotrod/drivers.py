@@ -3,22 +3,27 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import threading
 import time
 from typing import Any
 
 import redis
-from opentelemetry.instrumentation.utils import suppress_instrumentation
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from . import config
+from k8s_tracing.instrument.redis import TracingRedis
+
+from .config import DRIVERS_ASKED_FOR, Delay, Settings
 from .model import Driver
+
+log = logging.getLogger(__name__)
 
 POSITIONS = "hotrod:positions"
 FLEET_SIZE = 200
 MAP_SIZE = 800  # locations are "x,y", each from 0 up to this
+STAND_IN = "in-process"  # where a span says that its Redis is, when there is none
 
 
 class TimeoutSimulator:
@@ -33,31 +38,58 @@ class TimeoutSimulator:
         self._thread = threading.local()
 
     def next_is_lost(self) -> bool:
+        if not self._after_answers:
+            return False
         left = getattr(self._thread, "answers_left", 0)
         self._thread.answers_left = left - 1 if left else self._after_answers
         return left == 0
 
 
-class SlowRedis(redis.Redis):
-    """A Redis client with HotROD's delays and time-outs inside, where its spans see them."""
+class SlowRedis(TracingRedis):
+    """A traced Redis client with HotROD's delays and time-outs inside, where its spans see them."""
 
-    timeouts = TimeoutSimulator(config.TIMEOUT_AFTER_ANSWERS)
+    delays: dict[str, Delay]  # by command
+    timeout_delay: Delay
+    timeouts: TimeoutSimulator
+
+    def attributes(self, *command: Any) -> dict[str, Any]:
+        """Say in the span for which driver it is, too; nothing here is secret."""
+        return {**super().attributes(*command), "db.query.parameter.0": str(command[1])}
 
     def parse_response(self, connection: Any, command_name: str, **options: Any) -> Any:
         answer = super().parse_response(connection, command_name, **options)
-        if command_name == "GEOSEARCH":
-            time.sleep(config.NEAREST_DRIVERS_DELAY.sample_s())
-        elif command_name == "HGETALL":
-            time.sleep(config.GET_DRIVER_DELAY.sample_s())
-            if self.timeouts.next_is_lost():
-                time.sleep(config.TIMEOUT_DELAY.sample_s())
-                raise redis.TimeoutError("redis timeout")
+        delay = self.delays.get(command_name)
+        if delay and delay.mean_s:
+            time.sleep(delay.sample_s())
+        if command_name == "HGETALL" and self.timeouts.next_is_lost():
+            time.sleep(self.timeout_delay.sample_s())
+            raise redis.TimeoutError("redis timeout")
         return answer
 
 
-def connect(url: str) -> redis.Redis:
+def connect(settings: Settings) -> SlowRedis:
+    """Connect to the Redis of the settings, or to a stand-in within this process."""
     # Without the client's own retries: HotROD tries again itself, so that each attempt has a span.
-    return SlowRedis.from_url(url, decode_responses=True, retry=Retry(NoBackoff(), 0))
+    options: dict[str, Any] = {"decode_responses": True, "retry": Retry(NoBackoff(), 0)}
+    if settings.redis_url:
+        client = SlowRedis.from_url(settings.redis_url, **options)
+    else:
+        import fakeredis
+
+        log.warning("No Redis: the drivers are in this process (fakeredis). --redis-url names one")
+        options |= {
+            "connection_class": fakeredis.FakeRedisConnection,
+            "host": STAND_IN,
+        }
+        pool = redis.ConnectionPool(server=fakeredis.FakeServer(), **options)
+        client = SlowRedis(connection_pool=pool)
+    client.delays = {
+        "GEOSEARCH": settings.nearest_drivers_delay,
+        "HGETALL": settings.get_driver_delay,
+    }
+    client.timeout_delay = settings.timeout_delay
+    client.timeouts = TimeoutSimulator(settings.timeout_after)
+    return client
 
 
 class Drivers:
@@ -67,8 +99,7 @@ class Drivers:
     def seed(self) -> None:
         """Put the fleet on the map: the same one each time, so that two runs can be compared."""
         chance = random.Random(FLEET_SIZE)
-        # Not part of any request, so not part of any trace.
-        with suppress_instrumentation(), self._redis.pipeline() as pipeline:
+        with self._redis.pipeline() as pipeline:
             pipeline.delete(POSITIONS)
             for number in chance.sample(range(700_000, 800_000), FLEET_SIZE):
                 driver_id = f"T{number}C"
@@ -86,7 +117,7 @@ class Drivers:
             radius=1000,
             unit="km",
             sort="ASC",
-            count=config.DRIVERS_ASKED_FOR,
+            count=DRIVERS_ASKED_FOR,
         )
         return [str(driver_id) for driver_id in found]
 

@@ -6,14 +6,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterator
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor
 from contextlib import contextmanager
 from pathlib import Path
 
 from opentelemetry import baggage, context
 from opentelemetry.instrumentation.grpc import GrpcInstrumentorClient
-from opentelemetry.instrumentation.requests import RequestsInstrumentor
-from opentelemetry.instrumentation.threading import ThreadingInstrumentor
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -22,6 +20,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 import k8s_tracing
+from k8s_tracing.instrument.threads import ContextExecutor
 
 from . import telemetry, web
 from .clients import Clients, UnknownCustomerError, UpstreamError
@@ -115,10 +114,8 @@ def build(dispatcher: Dispatcher, trace_ui: str) -> ASGIApp:
 
 
 def run(settings: Settings) -> None:
-    telemetry.start("frontend")
-    RequestsInstrumentor().instrument()
-    GrpcInstrumentorClient().instrument()
-    ThreadingInstrumentor().instrument()  # work given to a pool belongs to the span that gave it
+    telemetry.start("frontend", GrpcInstrumentorClient())
     services = Clients(settings.customer, settings.driver, settings.route)
-    with ThreadPoolExecutor(settings.route_workers, thread_name_prefix="route") as route_workers:
+    # What a worker of this pool does belongs to the span that gave it the work.
+    with ContextExecutor(settings.route_workers, thread_name_prefix="route") as route_workers:
         web.serve(build(Dispatcher(services, route_workers), settings.trace_ui), settings.listen)

@@ -7,10 +7,7 @@ import logging
 import os
 from typing import Any
 
-from opentelemetry.instrumentation.propagators import (
-    TraceResponsePropagator,
-    set_global_response_propagator,
-)
+from opentelemetry.instrumentation.instrumentor import BaseInstrumentor
 
 import k8s_tracing
 
@@ -18,12 +15,13 @@ import k8s_tracing
 _OWN_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
-def start(service: str) -> None:
-    """Trace this process as `service`. Before any instrumentation, which reads the variable."""
+def start(service: str, *instrumentations: BaseInstrumentor) -> None:
+    """Trace this process as `service`, and the libraries it uses."""
+    # They read the variable once, so it is set before.
     os.environ.setdefault("OTEL_SEMCONV_STABILITY_OPT_IN", "http,database")
     k8s_tracing.init(service)
-    # Each answer names its trace in a header; the page's [open trace] links come from there.
-    set_global_response_propagator(TraceResponsePropagator())
+    for instrumentation in instrumentations:
+        instrumentation.instrument()
 
     log = logging.getLogger("hotrod")
     console = logging.StreamHandler()

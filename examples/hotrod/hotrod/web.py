@@ -3,42 +3,64 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
-from typing import Any
 
 import uvicorn
-from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from k8s_tracing.instrument.asgi import TracingMiddleware
+
+from . import stats
 from .config import Address
 
 
 def application(routes: Sequence[Route]) -> ASGIApp:
-    """An application with a span for each request, except those that ask for its health."""
-    paths = {route.path for route in routes}
-
-    def name_and_attributes(scope: dict[str, Any]) -> tuple[str, dict[str, str]]:
-        method, path = scope.get("method", "HTTP"), scope.get("path")
-        # A path that is no route stays out of the name: anybody can ask for any number of paths.
-        return (f"{method} {path}", {"http.route": path}) if path in paths else (method, {})
-
-    app = Starlette(
-        routes=[*routes, Route("/healthz", healthy)],
-        exception_handlers={HTTPException: error_as_json},
+    """An application with a span for each request, but for those about the service itself."""
+    own = [
+        Route("/healthz", healthy),
+        Route("/metrics", metrics),
+        Route("/debug/vars", debug_vars),
+    ]
+    app = Starlette(routes=[*routes, *own], exception_handlers={HTTPException: error_as_json})
+    measured = Measured(app, frozenset(route.path for route in routes))
+    # Around all of it, so that the span also sees Starlette's own 404 and 500. Each answer names its
+    # trace in a header: the page's [open trace] links come from there.
+    return TracingMiddleware(
+        measured, excluded_paths=[route.path for route in own], trace_response=True
     )
-    # Around the whole application, not inside it: the span also sees Starlette's own 404 and 500.
-    # The spans of single ASGI messages are left out; they would be half of a trace and say little.
-    return OpenTelemetryMiddleware(
-        app,
-        excluded_urls="/healthz$",
-        default_span_details=name_and_attributes,
-        exclude_spans=["receive", "send"],
-    )
+
+
+class Measured:
+    """Counts the requests of some paths, and how long they took."""
+
+    def __init__(self, app: ASGIApp, paths: frozenset[str]) -> None:
+        self._app = app
+        self._paths = paths
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        # A path that is no route is not counted: anybody can ask for any number of paths.
+        if scope["type"] != "http" or scope["path"] not in self._paths:
+            await self._app(scope, receive, send)
+            return
+        path, status, start = scope["path"], 500, time.perf_counter()
+
+        async def send_and_see(message: Message) -> None:
+            nonlocal status
+            status = message.get("status", status)
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_and_see)
+        finally:
+            stats.REQUESTS.labels(path, status).inc()
+            stats.DURATION.labels(path).observe(time.perf_counter() - start)
 
 
 def serve(app: ASGIApp, listen: Address) -> None:
@@ -68,3 +90,11 @@ async def error_as_json(request: Request, error: Exception) -> JSONResponse:
 
 async def healthy(request: Request) -> PlainTextResponse:
     return PlainTextResponse("ok\n")
+
+
+async def metrics(request: Request) -> Response:
+    return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+
+
+async def debug_vars(request: Request) -> JSONResponse:
+    return JSONResponse(stats.debug_vars())

@@ -14,6 +14,35 @@ def test_defaults_are_those_of_the_original() -> None:
     assert settings.query_delay == Delay(0.3, 0.03)
     assert settings.lock_queries
     assert settings.route_workers == 3
+    assert settings.nearest_drivers_delay == Delay(0.02, 0.005)
+    assert settings.get_driver_delay == Delay(0.01, 0.0025)
+    assert settings.timeout_delay == Delay(0.02, 0.005)
+    assert settings.timeout_after == 4
+    assert settings.route_delay == Delay(0.05, 0.0125)
+
+
+def test_the_short_flags_are_those_of_the_original() -> None:
+    settings = config.parse(["frontend", "-D", "1ms", "-M", "-W", "9", "-j", "http://ui"], {})
+    assert settings.query_delay.mean_s == pytest.approx(0.001)
+    assert not settings.lock_queries
+    assert settings.route_workers == 9
+    assert settings.trace_ui == "http://ui"
+
+
+def test_every_delay_can_be_none() -> None:
+    variables = {
+        "HOTROD_FIX_DB_QUERY_DELAY": "0s",
+        "HOTROD_REDIS_FIND_DELAY": "0ms",
+        "HOTROD_REDIS_GET_DELAY": "0s",
+        "HOTROD_REDIS_TIMEOUT_DELAY": "0s",
+        "HOTROD_REDIS_TIMEOUT_AFTER": "0",
+        "HOTROD_ROUTE_CALC_DELAY": "0s",
+    }
+    settings = config.parse(["route"], variables)
+    none = Delay(0.0, 0.0)
+    assert settings.query_delay == settings.nearest_drivers_delay == settings.get_driver_delay
+    assert settings.timeout_delay == settings.route_delay == settings.query_delay == none
+    assert settings.timeout_after == 0
 
 
 def test_flags() -> None:
@@ -65,6 +94,7 @@ def test_an_empty_variable_is_no_variable() -> None:
         (["--fix-db-query-delay=-1s"], {}),
         (["--fix-db-query-delay=nans"], {}),
         (["--fix-route-worker-pool-size=0"], {}),
+        (["--redis-timeout-after=-1"], {}),
         ([], {"HOTROD_FIX_DISABLE_DB_CONN_MUTEX": "perhaps"}),
         ([], {"HOTROD_CUSTOMER": "customer"}),
     ],
@@ -91,5 +121,5 @@ def test_address_of_ip_6_is_written_with_brackets() -> None:
 
 
 def test_a_delay_is_never_negative() -> None:
-    delay = Delay(0.0, 1.0)
+    delay = Delay(0.1, 1.0)
     assert min(delay.sample_s() for _ in range(100)) == 0.0

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from hotrod import customer
 from hotrod.config import Delay
-from hotrod.database import CUSTOMERS, Database
+from hotrod.database import CUSTOMERS, Database, connect
 from starlette.testclient import TestClient
 
 AT_ONCE = Delay(0.0, 0.0)
@@ -18,7 +18,7 @@ AT_ONCE = Delay(0.0, 0.0)
 
 @pytest.fixture
 def client(tmp_path: Path) -> TestClient:
-    database = Database(tmp_path / "customers.sqlite", AT_ONCE, lock_queries=True)
+    database = Database(connect(str(tmp_path / "customers.sqlite")), AT_ONCE, lock_queries=True)
     return TestClient(customer.build(database))
 
 
@@ -52,7 +52,7 @@ def test_healthy(client: TestClient) -> None:
 def test_a_database_that_is_there_is_used_again(tmp_path: Path) -> None:
     path = tmp_path / "customers.sqlite"
     for _ in range(2):
-        database = Database(path, AT_ONCE, lock_queries=True)
+        database = Database(connect(str(path)), AT_ONCE, lock_queries=True)
         assert [database.find(each.id) for each in CUSTOMERS] == list(CUSTOMERS)
 
 
@@ -61,7 +61,9 @@ def test_the_lock_lets_one_query_run_at_a_time(
     tmp_path: Path, lock_queries: bool, rounds: int
 ) -> None:
     delay_s = 0.1
-    database = Database(tmp_path / "db", Delay(delay_s, 0.0), lock_queries=lock_queries)
+    database = Database(
+        connect(str(tmp_path / "db")), Delay(delay_s, 0.0), lock_queries=lock_queries
+    )
     threads = [threading.Thread(target=database.find, args=[123]) for _ in range(4)]
     start = time.monotonic()
     for thread in threads:

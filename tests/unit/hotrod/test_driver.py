@@ -10,9 +10,10 @@ import grpc
 import pytest
 import redis
 from hotrod import driver, processes
+from hotrod.config import parse
 from hotrod.driver_pb2 import DriverLocation, DriverLocationRequest
 from hotrod.driver_pb2_grpc import DriverServiceStub
-from hotrod.drivers import TimeoutSimulator, coordinates
+from hotrod.drivers import Drivers, TimeoutSimulator, connect, coordinates
 from hotrod.model import Driver
 
 
@@ -99,3 +100,15 @@ def test_each_thread_counts_its_own_answers() -> None:
     thread.join()
     assert lost == [True]
     assert not simulator.next_is_lost()
+
+
+def test_the_stand_in_says_so_and_knows_who_is_near(caplog: pytest.LogCaptureFixture) -> None:
+    drivers = Drivers(connect(parse(["driver", "--redis-timeout-after=0"], {})))
+    assert "the drivers are in this process" in caplog.text
+    drivers.seed()
+    found = [drivers.get(driver_id) for driver_id in drivers.nearest_ids("115,277")]
+    distances = [
+        (x - 115) ** 2 + (y - 277) ** 2 for x, y in (coordinates(each.location) for each in found)
+    ]
+    assert len(found) == 10
+    assert distances == sorted(distances)
