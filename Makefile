@@ -32,7 +32,7 @@ test-packages: system-packages
 $(STAMP): pyproject.toml $(wildcard _native/*) | $(BIN)/python system-packages
 	@echo "setup: installing k8s-tracing and its Python packages into .venv (about a minute at first)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-	  --editable '.[otlp,agent,hotrod,dev]'
+	  --editable '.[otlp,agent,viewer,hotrod,dev]'
 	@touch $@
 	@echo "setup: done"
 

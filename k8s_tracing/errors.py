@@ -32,3 +32,7 @@ class OtlpError(K8sTracingError):
 
 class JaegerJsonError(K8sTracingError):
     """A file or an answer is not Jaeger's JSON."""
+
+
+class ViewerError(K8sTracingError):
+    """The viewer cannot start, or its store cannot be read or written."""

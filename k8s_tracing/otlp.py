@@ -48,7 +48,7 @@ def parse_request(body: bytes) -> list[SpanRecord]:
     Raises:
         OtlpError: The bytes are none.
     """
-    return list(_records(_decode(body)))
+    return list(records(_decode(body)))
 
 
 def to_request(spans: Iterable[SpanRecord]) -> bytes:
@@ -93,7 +93,7 @@ def read_json_lines(path: str | Path) -> list[SpanRecord]:
             if not line.strip():
                 continue
             try:
-                spans += _records(_parse_json(line))
+                spans += records(parse_json(line))
             except (ValueError, TypeError, AttributeError, json_format.ParseError) as error:
                 raise OtlpError(f"{path}:{number} is not OTLP JSON: {error}") from error
     return spans
@@ -106,7 +106,12 @@ def _decode(body: bytes) -> ExportTraceServiceRequest:
         raise OtlpError(f"not an OTLP request: {error}") from error
 
 
-def _parse_json(line: bytes) -> ExportTraceServiceRequest:
+def parse_json(line: bytes) -> ExportTraceServiceRequest:
+    """Decode one request in OTLP JSON.
+
+    Raises:
+        ValueError, TypeError, AttributeError, json_format.ParseError: It is none.
+    """
     content = json.loads(line)
     _convert_ids(content, lambda text: base64.b64encode(binascii.unhexlify(text)).decode())
     return json_format.ParseDict(content, ExportTraceServiceRequest(), ignore_unknown_fields=True)
@@ -122,7 +127,8 @@ def _convert_ids(content: Mapping[str, Any], convert: Any) -> None:
                         message[key] = convert(message[key])
 
 
-def _records(request: ExportTraceServiceRequest) -> Iterator[SpanRecord]:
+def records(request: ExportTraceServiceRequest) -> Iterator[SpanRecord]:
+    """Yield the spans of a decoded request."""
     for resource_spans in request.resource_spans:
         resource = _attributes(resource_spans.resource.attributes)
         for scope_spans in resource_spans.scope_spans:

@@ -13,11 +13,11 @@ import sys
 from collections.abc import Sequence
 from types import ModuleType
 
-from k8s_tracing.cli import agent, doctor, ingress, read, record, version
+from k8s_tracing.cli import agent, doctor, ingress, read, record, version, view
 from k8s_tracing.errors import K8sTracingError
 from k8s_tracing.resource import version as package_version
 
-COMMANDS: tuple[ModuleType, ...] = (agent, record, read, ingress, doctor, version)
+COMMANDS: tuple[ModuleType, ...] = (agent, record, read, view, ingress, doctor, version)
 
 EXIT_ERROR = 1
 EXIT_INTERRUPTED = 130  # what a shell reports of a program that SIGINT ended

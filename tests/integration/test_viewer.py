@@ -1,6 +1,7 @@
 """The viewer beside a real Jaeger: the same spans, the same answers."""
 
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +12,7 @@ from k8s_tracing.jaeger import WARNINGS, to_json
 from k8s_tracing.otlp import to_request
 from k8s_tracing.record import EventRecord, LinkRecord, SpanRecord
 from tests.support.jaeger import Jaeger
+from tests.support.viewer import Viewer
 
 NOW_NS = time.time_ns()
 TRACE_ID = f"{NOW_NS:016x}" * 2
@@ -100,6 +102,14 @@ def golden_jaeger(jaeger: Jaeger) -> Jaeger:
     return jaeger
 
 
+@pytest.fixture(scope="module")
+def golden_viewer() -> Iterator[Viewer]:
+    """A viewer that has been sent them."""
+    with Viewer() as viewer:
+        send(viewer.otlp_http_endpoint, GOLDEN)
+        yield viewer
+
+
 def normal(trace: dict[str, Any]) -> dict[str, Any]:
     """A trace without what may differ: the order of spans, the names of processes, the words of warnings.
 
@@ -125,6 +135,17 @@ def assert_same(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
 def test_the_codec_writes_what_jaeger_answers(golden_jaeger: Jaeger) -> None:
     url = f"{golden_jaeger.query.base_url}/api/traces/{TRACE_ID}"
     theirs, ours = requests.get(url, timeout=10).json(), to_json(GOLDEN)
+    (their_trace,), (our_trace,) = theirs.pop("data"), ours.pop("data")
+    assert ours == theirs
+    assert_same(normal(our_trace), normal(their_trace))
+
+
+@pytest.mark.parametrize("path", [f"/api/traces/{TRACE_ID}", "/api/traces?service=golden-db"])
+def test_the_viewer_answers_with_the_trace_that_jaeger_answers_with(
+    golden_jaeger: Jaeger, golden_viewer: Viewer, path: str
+) -> None:
+    theirs = requests.get(f"{golden_jaeger.query.base_url}{path}", timeout=10).json()
+    ours = requests.get(f"{golden_viewer.url}{path}", timeout=10).json()
     (their_trace,), (our_trace,) = theirs.pop("data"), ours.pop("data")
     assert ours == theirs
     assert_same(normal(our_trace), normal(their_trace))

@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The viewer's two applications, the page with its APIs and the OTLP receiver, and what guards both."""
+
+from __future__ import annotations
+
+import ipaddress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from k8s_tracing.viewer.api import LegacyApi, V3Api, json_response
+from k8s_tracing.viewer.page_api import News, PageApi
+from k8s_tracing.viewer.receiver import Receiver
+from k8s_tracing.viewer.store import Store
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+PAGE = Path(__file__).parent / "page"
+
+#: The page is what this server sends and nothing else: a span's texts can name no script, style, image or address.
+_HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+        "font-src 'self'; connect-src 'self'; manifest-src 'self'; base-uri 'none'; "
+        "form-action 'self'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-cache",
+}
+
+
+def query_app(store: Store, news: News, page: Path = PAGE) -> ASGIApp:
+    """Return the page and the APIs that it and others ask."""
+    apis = (PageApi(store.search, news), LegacyApi(store.search), V3Api(store.search))
+    routes = [route for api in apis for route in api.routes()]
+    app = Starlette(
+        routes=[
+            *routes,
+            Route("/api/{path:path}", _no_such_api),
+            Mount("/", _Page(directory=page, html=True, check_dir=False)),
+        ]
+    )
+    return _with_headers(app)
+
+
+def otlp_app(receiver: Receiver) -> ASGIApp:
+    """Return the receiver over HTTP."""
+    return _with_headers(Starlette(routes=[receiver.route()]))
+
+
+def guarded(app: ASGIApp, hosts: frozenset[str] | None) -> ASGIApp:
+    """Refuse requests for other hosts than these; None: take all.
+
+    A page of another site can have its own name resolve to 127.0.0.1, and so read what is only for this machine. The
+    Host header then is that name.
+    """
+    if hosts is None:
+        return app
+
+    async def guard(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and not _is_for(scope, hosts):
+            refusal = PlainTextResponse(
+                "403: this viewer answers to the names of this machine's loopback only; "
+                "--host makes it answer to others\n",
+                403,
+            )
+            await refusal(scope, receive, send)
+            return
+        await app(scope, receive, send)
+
+    return guard
+
+
+def is_loopback(host: str) -> bool:
+    """Is this the name or the address of this machine's loopback?"""
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def _is_for(scope: Scope, hosts: frozenset[str]) -> bool:
+    values = [value for name, value in scope["headers"] if name == b"host"]
+    if len(values) != 1:
+        return False
+    host = values[0].decode("latin-1").lower()
+    if not host.endswith("]"):
+        name, separator, port = host.rpartition(":")
+        host = name if separator and port.isdecimal() else host
+    return host in hosts or is_loopback(host)
+
+
+class _Page(StaticFiles):
+    """The page's files. A path that is none of them, like /trace/{id}, is the page itself: it looks at the address."""
+
+    async def get_response(self, path: str, scope: Scope) -> Response:
+        try:
+            return await super().get_response(path, scope)
+        except HTTPException as error:
+            if error.status_code != 404 or "." in path.rpartition("/")[2]:
+                raise
+            return await super().get_response("index.html", scope)
+
+
+def _no_such_api(request: Request) -> Response:
+    return json_response('{"errors":[{"code":404,"msg":"there is no such API"}]}', 404)
+
+
+def _with_headers(app: ASGIApp) -> ASGIApp:
+    headers = [(name.lower().encode(), value.encode()) for name, value in _HEADERS.items()]
+
+    async def with_headers(scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", ()), *headers]
+            await send(message)
+
+        await app(scope, receive, send_with_headers)
+
+    return with_headers

@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The viewer as a process: its ports, and serving them until it is told to stop."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import uvicorn
+
+from k8s_tracing.errors import ViewerError
+from k8s_tracing.viewer.app import guarded, is_loopback, otlp_app, query_app
+from k8s_tracing.viewer.page_api import News
+from k8s_tracing.viewer.receiver import Receiver
+from k8s_tracing.viewer.store import Store
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Receive, Scope, Send
+
+QUERY_PORT, OTLP_HTTP_PORT, OTLP_GRPC_PORT = 16686, 4318, 4317
+_MAX_CONNECTIONS = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """Where the viewer listens.
+
+    Attributes:
+        host: A name or an address of this machine.
+        query_port: Of the page and the query API; 0: any that is free, as with the others.
+        otlp_http_port: None: it receives nothing.
+        otlp_grpc_port: None: nothing by gRPC.
+    """
+
+    host: str = "127.0.0.1"
+    query_port: int = QUERY_PORT
+    otlp_http_port: int | None = OTLP_HTTP_PORT
+    otlp_grpc_port: int | None = OTLP_GRPC_PORT
+
+
+class Viewer:
+    """A store, and the ports that lead to it. They are open from `with` on, and answered once `serve` runs.
+
+    Raises:
+        ViewerError: A port is taken, or the host is none of this machine.
+    """
+
+    def __init__(self, store: Store, addresses: Addresses) -> None:
+        self._store = store
+        self._addresses = addresses
+        self._exit = contextlib.ExitStack()
+        self._news = News()
+        self._receiver = Receiver(store, self._news.publish)
+        self._otlp: socket.socket | None = None
+        self._grpc_port: int | None = None
+
+    def __enter__(self) -> Viewer:
+        with contextlib.ExitStack() as stack:
+            where = self._addresses
+            self._query = stack.enter_context(_listening(where.host, where.query_port))
+            if where.otlp_http_port is not None:
+                self._otlp = stack.enter_context(_listening(where.host, where.otlp_http_port))
+            if where.otlp_grpc_port is not None:
+                from k8s_tracing.viewer.receiver_grpc import grpc_server
+
+                self._grpc_port = stack.enter_context(
+                    grpc_server(self._receiver, where.host, where.otlp_grpc_port)
+                )
+            self._exit = stack.pop_all()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._exit.close()
+
+    @property
+    def url(self) -> str:
+        """The page's address."""
+        return self._url(self._query.getsockname()[1])
+
+    @property
+    def otlp_http_url(self) -> str | None:
+        """What OTEL_EXPORTER_OTLP_ENDPOINT is set to for OTLP over HTTP."""
+        return None if self._otlp is None else self._url(self._otlp.getsockname()[1])
+
+    @property
+    def otlp_grpc_url(self) -> str | None:
+        """What it is set to for OTLP over gRPC."""
+        return None if self._grpc_port is None else self._url(self._grpc_port)
+
+    def serve(self) -> None:
+        """Answer requests until SIGTERM or SIGINT."""
+        hosts = frozenset({self._addresses.host}) if is_loopback(self._addresses.host) else None
+        applications = {self._query.getsockname()[1]: query_app(self._store, self._news)}
+        sockets = [self._query]
+        if self._otlp is not None:
+            applications[self._otlp.getsockname()[1]] = otlp_app(self._receiver)
+            sockets.append(self._otlp)
+        config = uvicorn.Config(
+            guarded(_by_port(applications), hosts),
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            lifespan="off",
+            limit_concurrency=_MAX_CONNECTIONS,
+            timeout_graceful_shutdown=1,  # a page that listens for news would never end by itself
+        )
+        uvicorn.Server(config).run(sockets=sockets)
+
+    def _url(self, port: int) -> str:
+        return f"http://{_shown(self._addresses.host)}:{port}"
+
+
+def _by_port(applications: dict[int, ASGIApp]) -> ASGIApp:
+    async def application(scope: Scope, receive: Receive, send: Send) -> None:
+        await applications[scope["server"][1]](scope, receive, send)
+
+    return application
+
+
+@contextlib.contextmanager
+def _listening(host: str, port: int) -> Iterator[socket.socket]:
+    """A port is open before anybody is told its number."""
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, kind, protocol, _, address = found[0]
+        listener = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise ViewerError(f"cannot listen on {host}: {error}") from error
+    with listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(address)
+            listener.listen(256)
+        except OSError as error:
+            raise ViewerError(
+                f"cannot listen on {host} port {port}: {error.strerror}; "
+                "another port can be named, 0 for any that is free"
+            ) from error
+        yield listener
+
+
+def _shown(host: str) -> str:
+    """A host as it stands in an address; one that means all of them is shown as this machine."""
+    if host in ("0.0.0.0", "::", ""):  # noqa: S104
+        return "localhost"
+    return f"[{host}]" if ":" in host else host
