@@ -63,7 +63,7 @@ class GrpcExporter:
     @property
     def name(self) -> str:
         """Whom it calls."""
-        return self._endpoint.name
+        return f"{self._endpoint.address} ({self._endpoint.protocol})"
 
     def send(self, request: bytes, timeout_s: float) -> int:
         """Call once; see Exporter.send."""

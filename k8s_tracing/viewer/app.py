@@ -27,9 +27,9 @@ PAGE = Path(__file__).parent / "page"
 #: The page is what this server sends and nothing else: a span's texts can name no script, style, image or address.
 _HEADERS = {
     "Content-Security-Policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
-        "font-src 'self'; connect-src 'self'; manifest-src 'self'; base-uri 'none'; "
-        "form-action 'self'; frame-ancestors 'none'"
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+        "require-trusted-types-for 'script'"
     ),
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
@@ -109,7 +109,10 @@ class _Page(StaticFiles):
         try:
             return await super().get_response(path, scope)
         except HTTPException as error:
-            if error.status_code != 404 or "." in path.rpartition("/")[2]:
+            # Two traces side by side are /trace/{id}...{id}.
+            if error.status_code != 404 or (
+                "." in path.rpartition("/")[2] and not path.startswith("trace/")
+            ):
                 raise
             return await super().get_response("index.html", scope)
 

@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: Apache-2.0
+/** The page of one trace. What is found, zoomed and chosen is in the URL. */
+
+import * as api from "./api.js";
+import { el, isTyping } from "./dom.js";
+import { minimap } from "./minimap.js";
+import { Timeline } from "./timeline.js";
+import { titleOf, toTrace } from "./trace.js";
+import { traceHeader } from "./trace-header.js";
+import { View } from "./view.js";
+
+/** A trace that was just made comes in parts: while it grows, it is asked for again this often, this many times. */
+const GROWS_EVERY_MS = 1000;
+
+/** @type {import("./main.js").Page} */
+export async function tracePage(box, url) {
+  const id = decodeURIComponent(url.pathname.split("/")[2]);
+  box.append(el("p", { className: "message" }, "Loading the trace…"));
+  let trace;
+  try {
+    trace = toTrace(await api.trace(id));
+  } catch (error) {
+    const hint = error instanceof api.ApiError && error.status === 404 ? " It may still be on its way, or so old that it was dropped." : "";
+    box.replaceChildren(el("p", { className: "message error", role: "alert" }, String(/** @type {Error} */ (error).message) + hint));
+    return awaitArrival(box, url, error);
+  }
+  const { service, name } = titleOf(trace);
+  document.title = `${service}: ${name} · k8s_tracing`;
+  const view = new View(trace);
+  const map = minimap(view);
+  const timeline = new Timeline(view, map.axis);
+  const header = traceHeader(view, (span) => timeline.goTo(span));
+  box.replaceChildren(header.element, map.element, timeline.grid);
+  restore(view, timeline, url.searchParams);
+  for (const what of ["rows", "time"]) view.addEventListener(what, () => remember(view));
+  const onKey = keys(view, timeline, header);
+  document.addEventListener("keydown", onKey);
+  void loadPath(view);
+  return () => {
+    document.removeEventListener("keydown", onKey);
+    map.end();
+    timeline.list.end();
+  };
+}
+
+/** A link may be quicker than the trace. @param {HTMLElement} box @param {URL} url @param {unknown} error @returns {import("./main.js").Leave} */
+function awaitArrival(box, url, error) {
+  if (!(error instanceof api.ApiError) || error.status !== 404) return undefined;
+  /** @type {import("./main.js").Leave} */
+  let leave;
+  const end = api.live(
+    async () => {
+      const found = await api.trace(decodeURIComponent(url.pathname.split("/")[2])).catch(() => null);
+      if (!found) return;
+      end();
+      leave = await tracePage(box, url);
+    },
+    () => {},
+    GROWS_EVERY_MS,
+  );
+  return () => {
+    end();
+    leave?.();
+  };
+}
+
+/** @param {View} view */
+async function loadPath(view) {
+  const sections = await api.criticalPath(view.trace.id).catch(() => []);
+  const spans = new Map(view.trace.spans.map((span) => [span.id, span]));
+  for (const section of sections ?? []) {
+    const span = spans.get(section.spanID);
+    if (!span) continue;
+    const [from, to] = [section.startNs, section.endNs].map((ns) => Number(BigInt(ns) - BigInt(span.recordedStart) * 1000n) / 1000);
+    view.path.set(span.id, [...(view.path.get(span.id) ?? []), [from, to]]);
+  }
+  view.changed("look");
+}
+
+/** What the URL says: `uiFind` is Jaeger's name. @param {View} view @param {Timeline} timeline @param {URLSearchParams} params */
+function restore(view, timeline, params) {
+  const [from, to] = (params.get("view") ?? "").split("-").map(Number);
+  if (to > from) view.zoom(from, to);
+  view.find(params.get("uiFind") ?? "");
+  const wanted = params.get("span");
+  const span = wanted && view.trace.spans.find((one) => one.id === wanted);
+  if (span) {
+    view.open.add(span);
+    timeline.goTo(span);
+  } else if (view.found.size) timeline.goTo(view.trace.spans.find((one) => view.found.has(one)));
+}
+
+/** @param {View} view */
+function remember(view) {
+  const url = new URL(location.href);
+  if (view.text) url.searchParams.set("uiFind", view.text);
+  else url.searchParams.delete("uiFind");
+  if (view.isZoomed) url.searchParams.set("view", `${Math.round(view.from)}-${Math.round(view.to)}`);
+  else url.searchParams.delete("view");
+  const open = [...view.open].pop();
+  if (open) url.searchParams.set("span", open.id);
+  else url.searchParams.delete("span");
+  if (url.href !== location.href) history.replaceState(null, "", url);
+}
+
+/**
+ * Jaeger's keys. The arrows move through time, and in the rows, which take them first, through the tree.
+ * @param {View} view @param {Timeline} timeline @param {ReturnType<typeof traceHeader>} header
+ */
+function keys(view, timeline, header) {
+  const pan = (/** @type {number} */ share) => {
+    const by = (view.to - view.from) * share;
+    view.zoom(view.from + by, view.to + by);
+  };
+  const scale = (/** @type {number} */ factor) => {
+    const [middle, half] = [(view.from + view.to) / 2, ((view.to - view.from) * factor) / 2];
+    view.zoom(middle - half, middle + half);
+  };
+  const levels = (/** @type {() => void} */ work) => () => {
+    work();
+    view.changed("rows");
+  };
+  const find = () => {
+    header.findInput.focus();
+    header.findInput.select();
+  };
+  const page = (/** @type {number} */ by) => () => timeline.scroller.scrollBy({ top: by * timeline.scroller.clientHeight * 0.9 });
+  /** @type {Record<string, (fast: boolean) => void>} */
+  const work = {
+    "/": find,
+    "ctrl+b": find,
+    f: () => (view.found.size ? header.step(1) : find()),
+    b: () => header.step(-1),
+    e: header.nextError,
+    c: header.togglePath,
+    s: page(1),
+    w: page(-1),
+    "[": levels(() => view.tree.expandAll()),
+    "]": levels(() => view.tree.collapseAll()),
+    o: levels(() => view.tree.expandLevel()),
+    p: levels(() => view.tree.collapseLevel()),
+    Escape: () => view.find(""),
+    0: () => view.zoom(0, view.trace.duration),
+    ArrowLeft: (fast) => pan(fast ? -0.5 : -0.1),
+    ArrowRight: (fast) => pan(fast ? 0.5 : 0.1),
+    a: (fast) => pan(fast ? -0.5 : -0.1),
+    d: (fast) => pan(fast ? 0.5 : 0.1),
+    ArrowUp: (fast) => scale(fast ? 0.5 : 0.8),
+    ArrowDown: (fast) => scale(fast ? 2 : 1.25),
+  };
+  return (/** @type {KeyboardEvent} */ event) => {
+    if (event.defaultPrevented || event.altKey || event.metaKey || isTyping(event.target) || document.querySelector("dialog[open]")) return;
+    const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
+    const todo = work[event.ctrlKey ? `ctrl+${key}` : key];
+    if (!todo) return;
+    event.preventDefault();
+    todo(event.shiftKey);
+  };
+}
