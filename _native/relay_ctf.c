@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "relay_ctf.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <stdio.h>
 
@@ -123,15 +122,10 @@ static int add_stream(struct ctf *ctf, const char *name)
 	return stream->name && stream->loss ? 0 : -1;
 }
 
-static int is_stream(const struct dirent *entry)
-{
-	return entry->d_name[0] != '.' && strcmp(entry->d_name, "metadata") != 0;
-}
-
 static int add_streams(struct ctf *ctf)
 {
-	struct dirent **entries = NULL;
-	int count = scandir(ctf->folder, &entries, is_stream, alphasort);
+	char **names;
+	int count = folder_list(ctf->folder, &names);
 	int ret = 0;
 
 	if (count < 0)
@@ -141,11 +135,13 @@ static int add_streams(struct ctf *ctf)
 	if (!ctf->streams || !ctf->heap)
 		ret = -1;
 	for (int i = 0; i < count; i++) {
-		if (ret == 0)
-			ret = add_stream(ctf, entries[i]->d_name);
-		free(entries[i]);
+		if (!names[i])
+			ret = -1;
+		else if (ret == 0 && strcmp(names[i], "metadata") != 0)
+			ret = add_stream(ctf, names[i]);
+		free(names[i]);
 	}
-	free(entries);
+	free(names);
 	return ret < 0 ? out_of_memory(ctf) : 0;
 }
 
@@ -175,6 +171,23 @@ int ctf_open(struct ctf *ctf, const char *folder)
 	return 0;
 }
 
+struct stream *ctf_first(const struct ctf *ctf)
+{
+	return ctf->heap_size ? ctf->heap[0] : NULL;
+}
+
+void ctf_advance(struct ctf *ctf)
+{
+	struct stream *stream = ctf->heap[0];
+
+	if (!stream_next(ctf, stream)) {
+		if (!--ctf->heap_size)
+			return;
+		stream = ctf->heap[ctf->heap_size];
+	}
+	sift_down(ctf, 0, stream);
+}
+
 static int handle(struct ctf *ctf, struct stream *stream)
 {
 	/* A rotation ends a packet in every buffer, used or not: so time goes on when nobody
@@ -189,18 +202,13 @@ static int handle(struct ctf *ctf, struct stream *stream)
 int ctf_step(struct ctf *ctf)
 {
 	for (unsigned int i = 0; i < STEP_EVENTS; i++) {
-		struct stream *stream = ctf->heap[0];
+		struct stream *stream = ctf_first(ctf);
 
-		if (!ctf->heap_size)
+		if (!stream)
 			return end(ctf);
 		if (handle(ctf, stream) < 0)
 			return out_of_memory(ctf);
-		if (!stream_next(ctf, stream)) {
-			if (!--ctf->heap_size)
-				continue;
-			stream = ctf->heap[ctf->heap_size];
-		}
-		sift_down(ctf, 0, stream);
+		ctf_advance(ctf);
 	}
 	return 1;
 }

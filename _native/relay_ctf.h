@@ -44,6 +44,10 @@ int ctf_step(struct ctf *ctf);
 
 void ctf_close(struct ctf *ctf);
 
+/* The stream whose event or packet's end comes first, NULL at the end; and on to the next one. */
+struct stream *ctf_first(const struct ctf *ctf);
+void ctf_advance(struct ctf *ctf);
+
 /* The stream's packet at hand, or what is left of it, cannot be read. */
 void ctf_damaged(struct ctf *ctf, const struct stream *stream, const char *what);
 

@@ -94,11 +94,12 @@ static int encode_name(struct span *span, const char *name)
 /* Take the start's name out, for the end has another one. */
 static void forget_name(struct span *span)
 {
-	uint8_t *at = span->fields.data + span->name_at;
 	size_t behind = span->fields.size - span->name_at - span->name_size;
+	uint8_t *at;
 
 	if (!span->name_size)
 		return;
+	at = span->fields.data + span->name_at;
 	memmove(at, at + span->name_size, behind);
 	span->fields.size -= span->name_size;
 }

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "relay_file.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -50,4 +52,26 @@ void file_unmap(struct mapped_file *file)
 	if (file->data)
 		munmap((void *)file->data, file->size);
 	*file = (struct mapped_file){0};
+}
+
+static int is_visible(const struct dirent *entry)
+{
+	return entry->d_name[0] != '.';
+}
+
+int folder_list(const char *folder, char ***names)
+{
+	struct dirent **entries = NULL;
+	int count = scandir(folder, &entries, is_visible, alphasort);
+
+	if (count < 0)
+		return -1;
+	*names = calloc(count + 1, sizeof(**names));
+	for (int i = 0; i < count; i++) {
+		if (*names)
+			(*names)[i] = strdup(entries[i]->d_name);
+		free(entries[i]);
+	}
+	free(entries);
+	return *names ? count : -1;
 }

@@ -20,4 +20,8 @@ struct mapped_file {
 const char *file_map(struct mapped_file *file, const char *folder, const char *name);
 void file_unmap(struct mapped_file *file);
 
+/* The names of what lies in a folder, in their order, hidden ones left out; each one and the array
+ * are to be freed. Return how many, or -1 with errno. */
+int folder_list(const char *folder, char ***names);
+
 #endif

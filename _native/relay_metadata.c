@@ -378,7 +378,7 @@ const char *metadata_parse(struct metadata *m, const uint8_t *content, size_t si
 	uint8_t *text = malloc(size ? size : 1);
 	const char *error;
 
-	*m = (struct metadata){0};
+	*m = (struct metadata){.clock.frequency = S_NS};
 	if (!text)
 		return "out of memory";
 	put_bytes(text, content, size);

@@ -146,7 +146,19 @@ class _Reader:
             return self.members("}")
         if text == "[":
             return self.elements()
+        if text == "(":
+            return self.enumeration()
         raise ValueError(f"expected a value but found {text!r} at column {self.at}")
+
+    def enumeration(self) -> Value:
+        """Read `"label" : container = value )`."""
+        while (found := self.token()) != ("word", "container"):
+            if not found[0]:
+                raise ValueError("an enumeration has no value")
+        self.take("=")
+        value = self.value()
+        self.take(")")
+        return value
 
     def elements(self) -> list[Value]:
         """Read `[0] = value, [1] = value ]`."""
