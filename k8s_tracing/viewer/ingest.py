@@ -202,9 +202,8 @@ def _status(span: Span, tags: list[str]) -> int:
 
 
 def _text(value: AnyValue) -> str:
-    if value.HasField("string_value"):  # most are
-        return value.string_value
-    return as_text(_value(value))
+    # Most are texts, and asking which it is would take as long again.
+    return value.string_value or as_text(_value(value))
 
 
 def _value(value: AnyValue) -> AttributeValue:

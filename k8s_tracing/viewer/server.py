@@ -18,6 +18,7 @@ from k8s_tracing.viewer.receiver import Receiver
 from k8s_tracing.viewer.store import Store
 
 if TYPE_CHECKING:
+    from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
     from starlette.types import ASGIApp, Receive, Scope, Send
 
 QUERY_PORT, OTLP_HTTP_PORT, OTLP_GRPC_PORT = 16686, 4318, 4317
@@ -56,6 +57,7 @@ class Viewer:
         self._receiver = Receiver(store, self._news.publish)
         self._otlp: socket.socket | None = None
         self._grpc_port: int | None = None
+        self._server: uvicorn.Server | None = None
 
     def __enter__(self) -> Viewer:
         with contextlib.ExitStack() as stack:
@@ -90,8 +92,23 @@ class Viewer:
         """What it is set to for OTLP over gRPC."""
         return None if self._grpc_port is None else self._url(self._grpc_port)
 
+    def add(self, request: ExportTraceServiceRequest) -> int:
+        """Take spans that came in another way, from any thread, and return how many were kept.
+
+        Raises:
+            ViewerError: They cannot be written.
+        """
+        added = self._store.add(request)
+        self._news.publish(added.traces)
+        return added.accepted
+
+    def stop(self) -> None:
+        """End `serve`, from any thread."""
+        if self._server is not None:
+            self._server.should_exit = True
+
     def serve(self) -> None:
-        """Answer requests until SIGTERM or SIGINT."""
+        """Answer requests until SIGTERM, SIGINT or `stop`."""
         hosts = frozenset({self._addresses.host}) if is_loopback(self._addresses.host) else None
         applications = {self._query.getsockname()[1]: query_app(self._store, self._news)}
         sockets = [self._query]
@@ -107,7 +124,8 @@ class Viewer:
             limit_concurrency=_MAX_CONNECTIONS,
             timeout_graceful_shutdown=1,  # a page that listens for news would never end by itself
         )
-        uvicorn.Server(config).run(sockets=sockets)
+        self._server = uvicorn.Server(config)
+        self._server.run(sockets=sockets)
 
     def _url(self, port: int) -> str:
         return f"http://{_shown(self._addresses.host)}:{port}"
