@@ -145,8 +145,8 @@ def show_next_steps(
     traced: tracing.Tracing,
     sent: Dispatch,
     *,
-    endpoint: str | None,
     ui: str,
+    viewer: bool,
     stay: bool,
 ) -> None:
     screen.title("Try next")
@@ -159,10 +159,9 @@ def show_next_steps(
             steps.append(("all traces", f"{program} read {traced.spans}"))
     else:
         steps.append(("the page", "make demo (in a terminal it stays until Ctrl-C)"))
-    if ui:
+    if ui and (stay or not viewer):
         steps.append(("this trace", f"{ui}/trace/{sent.trace_id}"))
-    elif not endpoint:
-        steps.append(("a Jaeger", "OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:4318 make demo"))
+        steps.append(("all services", f"{ui}/search"))
     steps += [
         ("no lock", "make demo ARGS=--fix-disable-db-conn-mutex"),
         ("fast query", "make demo ARGS='--fix-db-query-delay 100ms'"),
@@ -182,12 +181,14 @@ def run(screen: Screen, interrupts: Interrupts, *, stay: bool, flags: list[str])
         directory.chmod(0o711)
         endpoint = tracing.otlp_endpoint()
         ui = tracing.jaeger_ui(endpoint)
+        viewer = endpoint is None
+        if endpoint is None:
+            endpoint, ui = tracing.start_viewer(stack, directory)
+            screen.step("viewer", f"ready on {ui}; it takes traces at {endpoint}")
+        else:
+            screen.step("OTLP", f"to {endpoint}" + (f", a Jaeger: {ui}" if ui else ""))
         traced = tracing.start(stack, directory, endpoint)
         screen.step("LTTng", traced.description)
-        jaeger = f", a Jaeger: {ui}" if ui else ""
-        screen.step(
-            "OTLP", f"to {endpoint}{jaeger}" if endpoint else "to nobody: no Jaeger is here"
-        )
 
         addresses = {name: free_address(usual) for name, usual in SERVICES.items()}
         env = {**traced.env, "HOTROD_TRACE_UI": ui}
@@ -209,7 +210,7 @@ def run(screen: Screen, interrupts: Interrupts, *, stay: bool, flags: list[str])
         slowest = max(sent, key=lambda one: one.latency_ms)
         show_trace(screen, traced, slowest)
         show_next_steps(
-            screen, addresses["frontend"], traced, slowest, endpoint=endpoint, ui=ui, stay=stay
+            screen, addresses["frontend"], traced, slowest, ui=ui, viewer=viewer, stay=stay
         )
         if not all(one.ok for one in sent):
             raise ProcessError("A dispatch failed; its line above says why.")

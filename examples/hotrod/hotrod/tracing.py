@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the demo's traces go: by LTTng and the agent to a file, and to a Jaeger if there is one."""
+"""Where the demo's traces go: by LTTng and the agent to a file, and to a Jaeger, or a viewer of our own."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from .config import Address
-from .processes import Child, accepts_connections, wait_for
+from .processes import Child, accepts_connections, free_address, wait_for
 
 if TYPE_CHECKING:
     from k8s_tracing.record import SpanRecord
@@ -51,6 +51,17 @@ def jaeger_ui(endpoint: str | None) -> str:
     host = urlsplit(endpoint).hostname if endpoint else None
     address = Address(host, JAEGER_UI_PORT) if host else None
     return f"http://{address}" if address and accepts_connections(address) else ""
+
+
+def start_viewer(stack: ExitStack, directory: Path) -> tuple[str, str]:
+    """Start a viewer that `stack` ends, and return its OTLP endpoint and its page's address."""
+    page, otlp = free_address(Address("127.0.0.1", JAEGER_UI_PORT)), free_address(OTLP_HTTP)
+    command = [sys.executable, "-m", "k8s_tracing", "view", "--port", str(page.port)]
+    command += ["--otlp-http-port", str(otlp.port), "--otlp-grpc-port", "0"]
+    viewer = Child("viewer", command, directory, os.environ)
+    stack.callback(viewer.stop)
+    wait_for(lambda: accepts_connections(page), viewer, timeout_s=60)
+    return f"http://{otlp}", f"http://{page}"
 
 
 def start(stack: ExitStack, directory: Path, endpoint: str | None) -> Tracing:
