@@ -20,6 +20,7 @@ from hotrod.processes import Hotrod
 
 from tests.support.folder import open_folder
 from tests.support.jaeger import Jaeger
+from tests.support.viewer import Viewer
 from tests.support.wait import wait_for
 
 CUSTOMERS = ("123", "392", "567", "731")
@@ -32,10 +33,10 @@ Span = dict[str, Any]
 
 @dataclass
 class Chain:
-    """Where to send requests, and the Jaeger in which their traces end up."""
+    """Where to send requests, and the Jaeger, or our viewer in its place, in which their traces end up."""
 
     url: str
-    jaeger: Jaeger
+    jaeger: Jaeger | Viewer
 
     def dispatch(self, customer: str) -> str:
         """Order a ride; return its trace id."""
@@ -91,12 +92,30 @@ def folder() -> Iterator[Path]:
         yield path
 
 
-@pytest.fixture(scope="module", params=["lttng over http", "lttng over grpc", "otel"])
-def chain(request: pytest.FixtureRequest, folder: Path, jaeger: Jaeger) -> Iterator[Chain]:
+@pytest.fixture(scope="module")
+def viewer() -> Iterator[Viewer]:
+    with Viewer() as running:
+        yield running
+
+
+WAYS = ["lttng over http", "lttng over grpc", "otel"]
+
+
+@pytest.fixture(
+    scope="module", params=[*WAYS, "lttng over http to viewer", "lttng over grpc to viewer"]
+)
+def chain(
+    request: pytest.FixtureRequest, folder: Path, jaeger: Jaeger, viewer: Viewer
+) -> Iterator[Chain]:
     """HotROD, traced by LTTng and the agent, and by OpenTelemetry's SDK without LTTng."""
     directory = folder / request.param.replace(" ", "-")
     directory.mkdir(mode=0o711)
-    if request.param == "otel":
+    way, _, to = request.param.partition(" to ")
+    yield from traced(way, directory, viewer if to else jaeger)
+
+
+def traced(way: str, directory: Path, jaeger: Jaeger | Viewer) -> Iterator[Chain]:
+    if way == "otel":
         env = {
             "K8S_TRACING_BACKEND": "auto",
             "LTTNG_HOME": str(directory / "nobody"),
@@ -106,7 +125,7 @@ def chain(request: pytest.FixtureRequest, folder: Path, jaeger: Jaeger) -> Itera
         with hotrod(directory, env) as url:
             yield Chain(url, jaeger)
         return
-    if request.param.endswith("grpc"):
+    if way.endswith("grpc"):
         options = ["--endpoint", jaeger.otlp_grpc_endpoint, "--protocol", "grpc"]
     else:
         options = ["--endpoint", jaeger.otlp_http_endpoint]
