@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where spans go: OpenTelemetry's OTEL_EXPORTER_OTLP_* variables, as its specification defines them.
+"""Where spans go: OpenTelemetry's OTEL_EXPORTER_OTLP_* variables, and how several receivers are named.
 
-A variable with TRACES_ in its name goes before the one without.
+The variables mean what OpenTelemetry's specification says. One with TRACES_ in its name goes before the one without.
 """
 
 from __future__ import annotations
 
 import ipaddress
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -20,6 +20,23 @@ log = logging.getLogger(__name__)
 HTTP = "http/protobuf"
 GRPC = "grpc"
 PROTOCOLS = (HTTP, GRPC)
+
+# What may stand after the URL of an endpoint.
+_KEYS = frozenset(
+    {
+        "protocol",
+        "headers-file",
+        "timeout",
+        "compression",
+        "certificate",
+        "client-key",
+        "client-certificate",
+    }
+)
+_GRPC_SCHEMES = {"grpc": "http", "grpcs": "https"}
+_PREFIX = "OTEL_EXPORTER_OTLP_"
+_TRACES = f"{_PREFIX}TRACES_"
+_CREDENTIALS = ("HEADERS", "CLIENT_KEY", "CLIENT_CERTIFICATE")
 
 DEFAULT_URLS = {HTTP: "http://localhost:4318", GRPC: "http://localhost:4317"}
 DEFAULT_TIMEOUT_S = 10.0
@@ -52,11 +69,78 @@ class Endpoint:
 
     @property
     def address(self) -> str:
-        """The URL without user and password, for logs."""
+        """The URL for logs: without user, password and query, any of which can be a secret."""
         parts = urlsplit(self.url)
-        if parts.hostname is None or "@" not in parts.netloc:
+        if parts.hostname is None:
             return self.url
-        return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+        netloc = parts.netloc.rpartition("@")[2]
+        return parts._replace(netloc=netloc, query="", fragment="").geturl()
+
+    @property
+    def name(self) -> str:
+        """What it is called in logs and metrics."""
+        return f"{self.address} ({self.protocol})"
+
+
+def from_texts(
+    texts: Sequence[str], environ: Mapping[str, str], *, protocol: str | None = None
+) -> list[Endpoint]:
+    """Read receivers as the command line names them: `URL[,key=value]...`.
+
+    `grpc://` and `grpcs://` are OTLP/gRPC without and with TLS. The keys are those of the variables, in lower case and
+    with dashes, and go before these; `headers-file` names a file of headers, so that no secret is on a command line.
+    Credentials in variables (headers, client key and certificate) are for one receiver: they go to the first alone.
+
+    Args:
+        texts: One for each receiver.
+        environ: Where the variables are.
+        protocol: For those that do not say.
+
+    Raises:
+        ExportError: A text says something that cannot be.
+    """
+    endpoints: list[Endpoint] = []
+    for text in texts:
+        endpoint = _from_text(text, environ, protocol, is_first=not endpoints)
+        if any(endpoint.name == other.name for other in endpoints):
+            raise ExportError(f"the endpoint {endpoint.name} is named twice")
+        endpoints.append(endpoint)
+    return endpoints
+
+
+def _from_text(
+    text: str, environ: Mapping[str, str], protocol: str | None, *, is_first: bool
+) -> Endpoint:
+    url, *options = text.split(",")
+    own = {name: value for name, value in environ.items() if is_first or not _is_credential(name)}
+    for option in options:
+        key, equals, value = option.partition("=")
+        if not equals or key not in _KEYS:
+            raise ExportError(
+                f"{key!r} in an --endpoint is not known: after the URL may stand "
+                f"{', '.join(f'{key}=...' for key in sorted(_KEYS))}, with commas"
+            )
+        if key == "headers-file":
+            own[f"{_TRACES}HEADERS"] = _read_headers(Path(value))
+        elif key == "protocol":
+            protocol = value
+        else:
+            own[_TRACES + key.upper().replace("-", "_")] = value
+    scheme, separator, rest = url.partition("://")
+    if separator and scheme in _GRPC_SCHEMES:
+        url, protocol = f"{_GRPC_SCHEMES[scheme]}://{rest}", GRPC
+    return from_environment(own, url=url, protocol=protocol)
+
+
+def _is_credential(variable: str) -> bool:
+    return variable.startswith(_PREFIX) and variable.endswith(_CREDENTIALS)
+
+
+def _read_headers(path: Path) -> str:
+    try:
+        return ",".join(path.read_text().split("\n"))
+    except OSError as error:
+        raise ExportError(f"cannot read the headers in {path}: {error.strerror}") from error
 
 
 def from_environment(
@@ -132,10 +216,13 @@ def _url(environ: Mapping[str, str], url: str | None, protocol: str) -> str:
     base = url or environ.get("OTEL_EXPORTER_OTLP_ENDPOINT", "").strip() or DEFAULT_URLS[protocol]
     if protocol == GRPC:
         return base
-    if urlsplit(base).scheme not in ("http", "https"):
+    parts = urlsplit(base)
+    if parts.scheme not in ("http", "https"):
         raise ExportError(f"the endpoint {base!r} is not a URL: write it as http://HOST:4318")
-    base = base.rstrip("/")
-    return base if base.endswith(f"/{TRACES_PATH}") else f"{base}/{TRACES_PATH}"
+    path = parts.path.rstrip("/")
+    if not path.endswith(f"/{TRACES_PATH}"):
+        path = f"{path}/{TRACES_PATH}"
+    return parts._replace(path=path, fragment="").geturl()
 
 
 def _timeout_s(text: str) -> float:

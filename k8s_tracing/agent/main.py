@@ -11,15 +11,19 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
-from k8s_tracing.agent import endpoint as endpoints
 from k8s_tracing.agent.daemon import HostDaemon, PrivateDaemon
-from k8s_tracing.agent.export import Delivery, Exporter, FileExporter, open_exporter
+from k8s_tracing.agent.destinations import open_destinations
+from k8s_tracing.agent.export import Delivery
+from k8s_tracing.agent.health import Cached, Check, HealthServer
+from k8s_tracing.agent.metrics import Metrics
+from k8s_tracing.agent.pipeline import Pipeline
 from k8s_tracing.agent.progress import ERASE_LINE, ProgressLine
 from k8s_tracing.agent.relay import Relay
-from k8s_tracing.agent.service import DRAIN_S, Agent, Counts
+from k8s_tracing.agent.service import DRAIN_S
 from k8s_tracing.agent.session import Session, find_session
 from k8s_tracing.agent.spool import Spool
 from k8s_tracing.agent.stopping import Stop
@@ -32,15 +36,23 @@ ENV_FILE = "env.json"
 
 @dataclass(frozen=True)
 class Options:
-    """What the command line says; see `k8s-tracing agent --help`."""
+    """What the command line says; see `k8s-tracing agent --help`.
+
+    Attributes:
+        spool_max_bytes: None: what follows from the size of the disk; likewise for the age.
+        listen: HOST:PORT of health and metrics; None: they are not served.
+    """
 
     session: str
     rotation_s: float = 1.0
-    endpoint: str | None = None
+    endpoints: tuple[str, ...] = ()
     protocol: str | None = None
-    output_file: Path | None = None
+    output_files: tuple[Path, ...] = ()
     spool: Path | None = None
+    spool_max_bytes: int | None = None
+    spool_max_age_s: float | None = None
     private: Path | None = None
+    listen: str | None = None
     log_level: str = "info"
 
 
@@ -61,13 +73,32 @@ def run_agent(options: Options, environ: Mapping[str, str] = os.environ) -> int:
             stack.enter_context(_folder(options.private))
         stop = Stop()
         stack.callback(stop.close)
+        metrics = Metrics()
         deliveries = [
-            Delivery(exporter, stop, timeout_s=timeout_s)
-            for exporter, timeout_s in _exporters(options, environ, stack)
+            Delivery(
+                exporter,
+                stop,
+                timeout_s=timeout_s,
+                on_attempt=metrics.observer(exporter.name),
+            )
+            for exporter, timeout_s in open_destinations(
+                options.endpoints, options.protocol, options.output_files, environ, stack
+            )
         ]
         relay = Relay()
         stack.callback(relay.close)
         spool = stack.enter_context(Spool(spool_folder))
+        pipeline = stack.enter_context(
+            Pipeline(
+                spool,
+                relay,
+                deliveries,
+                stop,
+                progress,
+                max_bytes=options.spool_max_bytes,
+                max_age_s=options.spool_max_age_s,
+            )
+        )
         # From here on a signal ends us in order; a daemon that is starting must not be left behind.
         stack.enter_context(_stopped_by_signals(stop))
         daemon: PrivateDaemon | HostDaemon
@@ -77,40 +108,37 @@ def run_agent(options: Options, environ: Mapping[str, str] = os.environ) -> int:
             daemon = stack.enter_context(HostDaemon(spool.root))
         session = _record(options, spool, daemon)
         stack.callback(session.finish)
+        recording = Cached(partial(_not_recording, daemon, session))
+        health = None
+        if options.listen is not None:
+            metrics.attach(pipeline.sources(lambda: not recording()))
+            checks: dict[str, Check] = {"/healthz": pipeline.heartbeat.check, "/readyz": recording}
+            health = stack.enter_context(HealthServer(options.listen, checks, metrics.render))
         if isinstance(daemon, PrivateDaemon):
-            stack.enter_context(_env_file(daemon, session, spool))
+            stack.enter_context(_env_file(daemon, session, spool, health))
         log.info("%s, session %s, recording to %s", daemon, session, session.output)
+        if health is not None:
+            log.info("health and metrics at http://%s", health.address)
+        pipeline.start_log()
         log.info("sending to %s", ", ".join(delivery.exporter.name for delivery in deliveries))
-
-        def show(counts: Counts) -> None:
-            if progress.due():
-                waiting = spool.backlog()
-                progress.show(
-                    spans=counts.spans,
-                    chunks=waiting.chunks,
-                    backlog_bytes=waiting.size_bytes,
-                    lost=relay.stats.discarded_events,
-                )
-
-        agent = Agent(spool, relay, deliveries, stop, on_progress=show)
-        agent.resume()
-        agent.run()
+        pipeline.run()
         log.info("stopping: the last spans are fetched and sent")
         if session.finish():
             spool.recover(live=None)
         stop.allow(DRAIN_S)
-        done = agent.drain()
-        progress.clear()
-        _summarize(agent, relay, deliveries)
-        if not done:
-            left = spool.backlog()
-            log.error(
-                "%d chunks (%.1f MB) could not be sent in time and stay in %s: the next agent sends them",
-                left.chunks,
-                left.size_bytes / 1e6,
-                spool.root,
-            )
-        return 0 if done else 1
+        # With its own daemon the agent is alone with its applications: nobody goes on with their open spans.
+        return 0 if pipeline.drain(finish=options.private is not None) else 1
+
+
+def _not_recording(daemon: PrivateDaemon | HostDaemon, session: Session) -> str:
+    """Say why the session does not record; empty if it does."""
+    try:
+        found = find_session(daemon.control, session.name)
+    except SessionError as error:
+        return str(error)
+    if found is None:
+        return f"the session daemon has no session {session.name}"
+    return "" if found.started else f"the session {session.name} is stopped"
 
 
 def _record(options: Options, spool: Spool, daemon: PrivateDaemon | HostDaemon) -> Session:
@@ -133,26 +161,6 @@ def _record(options: Options, spool: Spool, daemon: PrivateDaemon | HostDaemon) 
         daemon.grant(output)
         session.start(rotation_s=options.rotation_s)
     return session
-
-
-def _exporters(
-    options: Options, environ: Mapping[str, str], stack: ExitStack
-) -> Iterator[tuple[Exporter, float]]:
-    """Every destination with the time that one attempt may take.
-
-    A file alone is enough; where nothing at all is said, OpenTelemetry's default is an OTLP receiver on this machine.
-    """
-    if options.output_file is not None:
-        exporter: Exporter = FileExporter(options.output_file)
-        stack.callback(exporter.close)
-        yield exporter, endpoints.DEFAULT_TIMEOUT_S
-    if options.output_file is None or options.endpoint or endpoints.is_configured(environ):
-        target = endpoints.from_environment(
-            environ, url=options.endpoint, protocol=options.protocol
-        )
-        exporter = open_exporter(target)
-        stack.callback(exporter.close)
-        yield exporter, target.timeout_s
 
 
 def _spool_folder(options: Options, environ: Mapping[str, str]) -> Path:
@@ -193,7 +201,9 @@ def _stopped_by_signals(stop: Stop) -> Iterator[None]:
 
 
 @contextmanager
-def _env_file(daemon: PrivateDaemon, session: Session, spool: Spool) -> Iterator[None]:
+def _env_file(
+    daemon: PrivateDaemon, session: Session, spool: Spool, health: HealthServer | None
+) -> Iterator[None]:
     """Tell whoever starts applications that all is ready, and what they need."""
     path = daemon.directory / ENV_FILE
     content = {
@@ -202,6 +212,7 @@ def _env_file(daemon: PrivateDaemon, session: Session, spool: Spool) -> Iterator
         "daemon_pid": daemon.pid,
         "session": session.name,
         "spool": str(spool.root),
+        "health": health and f"http://{health.address}",
     }
     new = path.with_suffix(".new")
     new.write_text(json.dumps(content, indent=2) + "\n")
@@ -210,27 +221,6 @@ def _env_file(daemon: PrivateDaemon, session: Session, spool: Spool) -> Iterator
         yield
     finally:
         path.unlink(missing_ok=True)
-
-
-def _summarize(agent: Agent, relay: Relay, deliveries: list[Delivery]) -> None:
-    stats = relay.stats
-    log.info(
-        "%d spans from %d chunks; %d without an end, %d ends without a start; "
-        "LTTng lost %d events; %d chunks could not be read",
-        agent.counts.spans,
-        agent.counts.chunks,
-        stats.unfinished,
-        stats.ends_without_start,
-        stats.discarded_events,
-        agent.counts.bad_chunks,
-    )
-    for delivery in deliveries:
-        log.info(
-            "%s: %d spans accepted, %d refused",
-            delivery.exporter.name,
-            delivery.total.accepted,
-            delivery.total.refused,
-        )
 
 
 def _set_up_log(level: str, *, above_progress: bool) -> None:

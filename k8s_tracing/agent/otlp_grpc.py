@@ -63,7 +63,7 @@ class GrpcExporter:
     @property
     def name(self) -> str:
         """Whom it calls."""
-        return f"{self._endpoint.address} ({self._endpoint.protocol})"
+        return self._endpoint.name
 
     def send(self, request: bytes, timeout_s: float) -> int:
         """Call once; see Exporter.send."""

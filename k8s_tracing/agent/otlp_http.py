@@ -53,7 +53,7 @@ class HttpExporter:
     @property
     def name(self) -> str:
         """Where it posts to."""
-        return f"{self._endpoint.address} ({self._endpoint.protocol})"
+        return self._endpoint.name
 
     def send(self, request: bytes, timeout_s: float) -> int:
         """Post once; see Exporter.send."""

@@ -29,14 +29,17 @@ class ProgressLine:
         """Is it time for another line?"""
         return self.is_on and time.monotonic() - self._last_s >= _EVERY_S
 
-    def show(self, *, spans: int, chunks: int, backlog_bytes: int, lost: int) -> None:
+    def show(
+        self, *, spans: int, chunks: int, backlog_bytes: int, lost: int, dropped: int = 0
+    ) -> None:
         """Rewrite the line.
 
         Args:
-            spans: Delivered since the start.
-            chunks: Waiting on disk.
+            spans: Put together since the start.
+            chunks: Whose spans wait on disk.
             backlog_bytes: What those take.
             lost: Events that LTTng discarded since the start.
+            dropped: Spans that some endpoint will not get, because they had no room on disk.
         """
         now = time.monotonic()
         newest = (spans - self._last_spans) / (now - self._last_s)
@@ -46,6 +49,8 @@ class ProgressLine:
             f"{spans:,} spans, {self._rate:,.0f}/s; "
             f"backlog {chunks} chunks, {backlog_bytes / 1e6:.1f} MB; lost {lost:,} events"
         )
+        if dropped:
+            text += f", {dropped:,} spans"
         self._stream.write(f"{ERASE_LINE}{text}")
         self._stream.flush()
 

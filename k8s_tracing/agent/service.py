@@ -1,20 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The agent's loop: a finished chunk is read, its spans are delivered, and only then it is deleted.
+"""The agent's loop: a finished chunk is read once, its requests go to the outbox, and only then it is deleted.
 
-Before it is deleted, what the relay keeps of it for later chunks (open spans, and who recorded them) is put on disk.
-A kill at any moment leaves the chunk that was being worked on where it is, and the next agent reads it again with what
-was known before it. So what is sent twice is at most that chunk.
+For each chunk, in this order: its requests are written to a batch of the outbox; the relay's state, which covers the
+chunk and the batch, replaces the one before; the batch is published, from when on endpoints are sent it; the chunk is
+deleted. After a kill before the new state, the chunk is read again from the state before it, and its first batch, which
+nobody was sent, is removed. After a kill later than that, nothing is read again.
 """
 
 from __future__ import annotations
 
 import logging
+import math
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from k8s_tracing.agent.export import Delivery
+from k8s_tracing.agent.outbox import Batch, BatchWriter, Outbox
+from k8s_tracing.agent.room import Room
+from k8s_tracing.agent.sender import Sender
 from k8s_tracing.agent.spool import Chunk, Spool
 from k8s_tracing.agent.stopping import Stop
 from k8s_tracing.errors import RelayError
@@ -22,7 +27,10 @@ from k8s_tracing.errors import RelayError
 log = logging.getLogger(__name__)
 
 POLL_S = 0.1
+ROOM_S = 1.0  # how often the spool's size is looked at: a chunk a second is added
 DRAIN_S = 10.0
+
+_BATCHES_BELOW = "outbox/"
 
 
 class Request(Protocol):
@@ -50,7 +58,7 @@ class Relay(Protocol):
         """Hand out what is still open."""
 
     def save(self, chunks: Iterable[str]) -> bytes:
-        """What it knows, for an agent that goes on with it; these chunks are covered."""
+        """What it knows, for an agent that goes on with it, and what that covers."""
 
     def restore(self, state: bytes) -> None:
         """Go on with what another one knew."""
@@ -62,153 +70,224 @@ class Relay(Protocol):
 
 @dataclass
 class Counts:
-    """What the agent did since its start."""
+    """What the agent did since its start.
+
+    Attributes:
+        spans: That the relay made, unfinished ones too.
+        chunks: That were read and were not empty.
+        relay_s: What reading them took.
+    """
 
     spans: int = 0
     chunks: int = 0
+    empty_chunks: int = 0
     bad_chunks: int = 0
+    relay_s: float = 0.0
 
 
 class Agent:
-    """Moves chunks from a spool to destinations.
+    """Moves spans from a spool's chunks to its outbox, and the outbox to endpoints.
 
     Args:
         spool: Where finished chunks appear.
         relay: Makes requests of them.
-        deliveries: Where requests go; each gets every one.
+        outbox: Where requests wait for the endpoints.
+        senders: One for each endpoint.
+        room: Keeps both within limits.
         stop: Ends `run`.
-        on_progress: Called after every chunk and every look into the spool.
+        on_turn: Called after every chunk and every look into the spool.
     """
 
     def __init__(
         self,
         spool: Spool,
         relay: Relay,
-        deliveries: Sequence[Delivery],
+        outbox: Outbox,
+        senders: Sequence[Sender],
+        room: Room,
         stop: Stop,
         *,
         poll_s: float = POLL_S,
-        on_progress: Callable[[Counts], None] = lambda counts: None,
+        on_turn: Callable[[Counts], None] = lambda counts: None,
     ) -> None:
         self.counts = Counts()
         self._spool = spool
         self._relay = relay
-        self._deliveries = deliveries
+        self._outbox = outbox
+        self._senders = senders
+        self._room = room
         self._stop = stop
         self._poll_s = poll_s
-        self._on_progress = on_progress
+        self._on_turn = on_turn
         self._work: _Work | None = None
-
-    def resume(self) -> None:
-        """Go on where an agent that was killed, or could not send all in time, left off; before `run`."""
-        state = self._spool.read_state()
-        if state is None:
-            return
-        try:
-            self._relay.restore(state)
-        except RelayError as error:
-            log.warning(
-                "spans that were open when the last agent ended are lost: %s; going on without",
-                error,
-            )
-            return
-        for chunk in self._spool.chunks():
-            if str(chunk) in self._relay.chunks:
-                self._spool.delete(chunk)
+        self._stuck = False
 
     def run(self) -> None:
-        """Deliver chunks as they appear, until asked to stop."""
+        """Relay chunks as they appear, until asked to stop.
+
+        Raises:
+            Exception: What ended a sender.
+        """
+        room_s = -math.inf
         while not self._stop.requested:
-            self._deliver_chunks()
-            self._on_progress(self.counts)
+            self._relay_chunks()
+            if self._stuck or time.monotonic() - room_s >= ROOM_S:
+                self._room.make()
+                room_s = time.monotonic()
+            self._on_turn(self.counts)
+            for sender in self._senders:
+                if sender.error is not None:
+                    raise sender.error
             self._stop.wait(self._poll_s)
 
-    def drain(self) -> bool:
-        """After the session's end: deliver what is left, then the spans that have no end.
+    def drain(self, *, finish: bool) -> bool:
+        """After the session's end: relay what is left, and let the senders send all of it.
+
+        Args:
+            finish: Send the spans that have no end, too, as unfinished. Otherwise the next agent goes on with them.
 
         Returns:
             False if time ran out; what was not delivered is still on disk.
         """
-        if not self._deliver_chunks():
-            return False
-        self._work = _Work(None, iter(self._relay.finish()))
-        if not self._go_on():
-            return False
-        self._spool.forget_state()
-        return True
+        relayed = self._relay_chunks()
+        if relayed and finish:
+            self._work = _Work(None, iter(self._relay.finish()), self._outbox.begin())
+            relayed = self._go_on()
+        self._outbox.finish()
+        sent = [sender.join() for sender in self._senders]
+        return relayed and all(sent)
 
-    def _deliver_chunks(self) -> bool:
-        """Deliver every chunk that is there; False if time ran out."""
+    def _relay_chunks(self) -> bool:
+        """Relay every chunk that is there; False if time ran out, or the disk is full."""
         if self._work is not None and not self._go_on():
             return False
         for chunk in self._spool.chunks():
             if self._stop.expired:
                 return False
+            if not chunk.path.exists():
+                continue  # there was no room for it
             requests = (
                 self._relay.read_nothing() if chunk.is_empty else self._relay.read(chunk.path)
             )
-            self._work = _Work(chunk, iter(requests))
+            self._work = _Work(chunk, iter(requests), self._outbox.begin())
             if not self._go_on():
                 return False
-            self._on_progress(self.counts)
+            self._on_turn(self.counts)
         return True
 
     def _go_on(self) -> bool:
-        """Deliver the rest of the chunk in hand; False if time ran out, and then it stays in hand.
+        """Relay the rest of the chunk in hand; False if the disk is full, and then it stays in hand.
 
         It is not read anew: the relay would see every event of it twice.
         """
         work = self._work
         assert work is not None
+        begin_s = time.monotonic()
         try:
-            while work.next_request(self._deliveries):
-                while work.waiting:
-                    if not work.waiting[0].deliver(work.request.body, work.request.spans):
-                        return False
-                    del work.waiting[0]
-                self.counts.spans += work.request.spans
-                work.done = True
-        except RelayError as error:
-            self._work = None
-            if work.chunk is None:
-                raise
-            place = self._spool.set_aside(work.chunk)
-            self.counts.bad_chunks += 1
-            self._spool.write_state(self._relay.save([]))
-            log.error("a chunk cannot be read in full and is kept in %s: %s", place, error)
-            return True
+            if not self._write(work):
+                return False
+        finally:
+            self.counts.relay_s += time.monotonic() - begin_s
         self._work = None
-        if work.chunk is not None:
-            self.counts.chunks += not work.chunk.is_empty
-            self._spool.write_state(self._relay.save([str(work.chunk)]))
-            self._spool.delete(work.chunk)
+        self.counts.spans += work.writer.spans
+        if work.batch is not None:
+            self._outbox.publish(work.batch)
+        chunk = work.chunk
+        if chunk is None:
+            return True
+        if work.error is not None:
+            place = self._spool.set_aside(chunk)
+            self.counts.bad_chunks += 1
+            log.error("a chunk cannot be read in full and is kept in %s: %s", place, work.error)
+            return True
+        self.counts.chunks += not work.was_empty
+        self.counts.empty_chunks += work.was_empty
+        self._spool.delete(chunk)
         return True
+
+    def _write(self, work: _Work) -> bool:
+        """Bring the chunk in hand into the outbox and the state; False if the disk is full."""
+        try:
+            while (request := work.next_request()) is not None:
+                work.writer.add(request.body, request.spans)
+                work.request = None
+            work.batch = work.writer.complete()
+            if work.batch is not None or not work.was_empty:
+                next_batch = work.writer.number + (work.batch is not None)
+                self._spool.write_state(self._relay.save(_covers(work.chunk, next_batch)))
+        except OSError as error:
+            if not self._stuck:
+                self._stuck = True
+                log.error(
+                    "cannot write to the spool %s (%s): nothing is sent until that works again",
+                    self._spool.root,
+                    error.strerror,
+                )
+            return False
+        if self._stuck:
+            self._stuck = False
+            log.info("the spool can be written again")
+        return True
+
+
+def resume(spool: Spool, outbox: Outbox, relay: Relay) -> None:
+    """Go on where an earlier run was, however it ended.
+
+    Raises:
+        OSError: The spool cannot be used.
+    """
+    next_batch = None
+    state = spool.read_state()
+    if state is not None:
+        try:
+            relay.restore(state)
+        except RelayError as error:
+            log.warning(
+                "spans that were open when the last agent ended are lost: %s; going on without",
+                error,
+            )
+        else:
+            covered = [name for name in relay.chunks if name.startswith(_BATCHES_BELOW)]
+            next_batch = int(covered[0].removeprefix(_BATCHES_BELOW)) if covered else None
+            for chunk in spool.chunks():
+                if str(chunk) in relay.chunks:
+                    spool.delete(chunk)
+    outbox.open(next_batch)
+
+
+def _covers(chunk: Chunk | None, next_batch: int) -> list[str]:
+    """What is noted in the relay's state: the chunk that it was made after, and which batches of the outbox count."""
+    batches = f"{_BATCHES_BELOW}{next_batch}"
+    return [batches] if chunk is None else [str(chunk), batches]
 
 
 class _Work:
-    """A chunk that is being delivered.
+    """A chunk that is being relayed.
 
     Attributes:
-        request: The one that is on its way.
-        waiting: Who has not taken it yet.
-        done: It is dealt with.
+        request: What the relay made and the outbox does not have yet.
+        error: What cannot be read of the chunk.
+        batch: Its requests, once all of them are on disk.
     """
 
-    request: Request
-
-    def __init__(self, chunk: Chunk | None, requests: Iterator[Request]) -> None:
+    def __init__(
+        self, chunk: Chunk | None, requests: Iterator[Request], writer: BatchWriter
+    ) -> None:
         self.chunk = chunk
-        self.waiting: list[Delivery] = []
-        self.done = True
+        self.was_empty = chunk is not None and chunk.is_empty
+        self.writer = writer
+        self.request: Request | None = None
+        self.error: RelayError | None = None
+        self.batch: Batch | None = None
         self._requests = requests
 
-    def next_request(self, deliveries: Sequence[Delivery]) -> bool:
-        """Take the next request in hand, unless one is; False if there are no more."""
-        if self.done:
+    def next_request(self) -> Request | None:
+        """Take the next request in hand, unless one is; None if there are no more."""
+        if self.request is None:
             try:
-                self.request = next(self._requests)
-            except StopIteration:
-                return False
-            self.waiting = list(deliveries)
-            self.done = False
-        return True
+                self.request = next(self._requests, None)
+            except RelayError as error:
+                if self.chunk is None:
+                    raise
+                self.error = error
+        return self.request

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The queue of what is still to be exported: finished chunks on disk.
+"""What is on disk: finished chunks, and what became of them.
 
     SPOOL/lock                            one agent at a time
     SPOOL/relay.state                     what the relay knows of chunks that are deleted, or soon will be
     SPOOL/<start of a session>/archives/  its finished chunks
-    SPOOL/bad/                            chunks that cannot be read, kept for a person to look at
+    SPOOL/outbox/                         what was made of them and is not sent yet (outbox.py)
+    SPOOL/bad/                            the last chunks that could not be read, kept for a person to look at
 
 A folder a session, so that chunks of two sessions never have the same name, and so that what an agent and a daemon that
 were killed left behind can be told from what is still being written.
@@ -32,6 +33,7 @@ _BAD = "bad"
 _LOCK = "lock"
 _STATE = "relay.state"
 _DELETED = ".deleted-"
+_MAX_BAD = 10
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,12 @@ class Chunk:
     @property
     def size_bytes(self) -> int:
         """What it takes on disk."""
-        return sum(path.stat().st_size for path in self.files())
+        return _size_bytes(self.path)
+
+    @property
+    def written_s(self) -> float:
+        """When it was finished, by the system's clock."""
+        return self.path.stat().st_mtime
 
 
 @dataclass(frozen=True)
@@ -195,9 +202,15 @@ class Spool:
         """Move a chunk that cannot be read out of the way; returns where it is now."""
         bad = self.root / _BAD
         bad.mkdir(exist_ok=True)
+        for old in sorted(bad.iterdir(), key=lambda path: path.stat().st_mtime)[: 1 - _MAX_BAD]:
+            shutil.rmtree(old, ignore_errors=True)
         place = bad / f"{chunk.path.parent.parent.name}-{chunk.path.name}"
         chunk.path.rename(place)
         return place
+
+    def bad_bytes(self) -> int:
+        """What the chunks that cannot be read take."""
+        return _size_bytes(self.root / _BAD)
 
     def _sessions(self) -> list[Path]:
         """The sessions' folders, the oldest first: their names are times."""
@@ -206,6 +219,16 @@ class Spool:
             for path in self.root.iterdir()
             if path.name[:1].isdigit() and path.name.endswith("Z") and path.is_dir()
         )
+
+
+def _size_bytes(folder: Path) -> int:
+    """What the files below a folder take; they may go meanwhile."""
+    total = 0
+    for path in folder.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):
+            if path.is_file():
+                total += path.stat().st_size
+    return total
 
 
 def _number(name: str) -> tuple[bool, int, str]:

@@ -1,37 +1,44 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a request to stop reaches a loop that waits: at once, and with the time that is left to finish."""
+"""How a request to stop reaches loops that wait: at once, and with the time that is left to finish."""
 
 from __future__ import annotations
 
+import math
 import os
 import select
 import time
 
+# How long a thread that finishes its work sleeps before it looks how much time it has: `allow` can come while it does.
+_SLICE_S = 0.2
+
 
 class Stop:
-    """Waits that a request to stop cuts short; `request` may be called from a signal handler or another thread.
+    """Waits that a request to stop cuts short, in any number of threads; `request` may come from a signal handler.
 
-    A pipe and not threading.Event: a signal handler runs in the thread that waits, and would wait for the lock that
-    the interrupted Event.wait holds.
+    Pipes and not threading.Event: a signal handler runs in the thread that waits, and would wait for the lock that
+    the interrupted Event.wait holds. A pipe each for the first and the second request: what was written stays there,
+    so that every thread that waits sees it.
     """
 
     def __init__(self) -> None:
-        self._read_fd, self._write_fd = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._pipes = [os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK) for _ in range(2)]
         self._requests = 0
-        self._deadline_s = 0.0
+        self._deadline_s = math.inf
 
     def close(self) -> None:
-        """Give the pipe back."""
-        os.close(self._read_fd)
-        os.close(self._write_fd)
+        """Give the pipes back."""
+        for pipe in self._pipes:
+            for end in pipe:
+                os.close(end)
 
     def request(self) -> None:
         """Stop at the next opportunity; asked a second time: without finishing anything."""
+        if self._requests < len(self._pipes):
+            os.write(self._pipes[self._requests][1], b"!")
         self._requests += 1
-        os.write(self._write_fd, b"!")
 
     def allow(self, drain_s: float) -> None:
-        """After a request: take this long for what is left."""
+        """After a request: take this long for what is left. Until then there is no limit."""
         self._deadline_s = time.monotonic() + drain_s
 
     @property
@@ -54,5 +61,13 @@ class Stop:
 
     def wait(self, wanted_s: float) -> None:
         """Sleep, but not past the time that is left; wakes up when a request arrives."""
-        if select.select([self._read_fd], [], [], self.within(wanted_s))[0]:
-            os.read(self._read_fd, 64)
+        until_s = time.monotonic() + wanted_s
+        asked = self._requests
+        while self._requests == asked:
+            left_s = self.within(until_s - time.monotonic())
+            if left_s <= 0:
+                return
+            # After the first request the rest of a wait goes on in slices, and the second one ends it.
+            pipe = self._pipes[min(asked, 1)][0]
+            if select.select([pipe], [], [], min(left_s, _SLICE_S) if asked else left_s)[0]:
+                return

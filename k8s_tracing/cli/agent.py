@@ -2,8 +2,9 @@
 """Send what the programs on this machine record to an OpenTelemetry backend.
 
 Owns one LTTng recording session, reads the chunks that it finishes and sends their spans by OTLP, to Jaeger, an
-OpenTelemetry Collector or any other receiver. Chunks wait on disk until the receiver has acknowledged them.
-The OTEL_EXPORTER_OTLP_* variables mean what OpenTelemetry says they mean; options go before them.
+OpenTelemetry Collector or any other receiver. Spans wait on disk until each receiver has acknowledged them.
+The OTEL_EXPORTER_OTLP_* variables mean what OpenTelemetry says they mean; options go before them. Each option can
+also be given as a variable: --log-level as K8S_TRACING_AGENT_LOG_LEVEL, and so on.
 
 Ends in order on SIGTERM and SIGINT: what is recorded by then is still sent, for 10 seconds at most. Exit status 1 says
 that something had to stay on disk; the next agent with the same --spool sends it.
@@ -13,63 +14,40 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
+import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+
+from k8s_tracing.errors import AgentError
 
 DEFAULT_SESSION = "k8s-tracing"
+DEFAULT_LISTEN = "127.0.0.1:4319"
+VARIABLE_PREFIX = "K8S_TRACING_AGENT_"
+
+_UNITS = {"": 1} | {
+    f"{letter}{suffix}": base**power
+    for power, letter in enumerate("KMGT", start=1)
+    for suffix, base in (("", 1000), ("i", 1024))
+}
+_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare what `agent` takes."""
-    parser.add_argument(
-        "--endpoint", metavar="URL", help="OTLP receiver (default: http://localhost:4318)"
-    )
-    parser.add_argument(
-        "--protocol", choices=("http/protobuf", "grpc"), help="how (default: http/protobuf)"
-    )
-    parser.add_argument(
-        "--output-file", type=Path, metavar="PATH", help="also append OTLP JSON lines to PATH"
-    )
-    parser.add_argument(
-        "--spool", type=Path, metavar="DIR", help="where chunks wait until they are acknowledged"
-    )
-    parser.add_argument(
-        "--session", default=DEFAULT_SESSION, metavar="NAME", help="LTTng session (%(default)s)"
-    )
-    parser.add_argument(
-        "--private",
-        type=Path,
-        metavar="DIR",
-        help="run an LTTng session daemon of our own in DIR instead of using the machine's; "
-        "DIR/env.json tells what programs need in their environment to find it",
-    )
-    parser.add_argument(
-        "--rotation-s",
-        type=_positive,
-        default=1.0,
-        metavar="SECONDS",
-        help="finish a chunk this often (%(default)s)",
-    )
-    parser.add_argument(
-        "--log-level", choices=("debug", "info", "warning", "error"), default="info"
-    )
+def size_bytes(text: str) -> int:
+    """Read a size as Kubernetes writes quantities: a number and k, M, G, T (decimal) or Ki, Mi, Gi, Ti (binary)."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kKMGT]i?)?B?", text.strip())
+    if match is None:
+        raise argparse.ArgumentTypeError(f"not a size such as 500M or 2Gi: {text}")
+    return int(float(match[1]) * _UNITS[(match[2] or "").replace("k", "K")])
 
 
-def run(args: argparse.Namespace) -> int:
-    """Run the agent until it is told to stop."""
-    from k8s_tracing.agent.main import Options, run_agent
-
-    return run_agent(
-        Options(
-            endpoint=args.endpoint,
-            protocol=args.protocol,
-            output_file=args.output_file,
-            spool=args.spool,
-            session=args.session,
-            private=args.private,
-            rotation_s=args.rotation_s,
-            log_level=args.log_level,
-        )
-    )
+def duration_s(text: str) -> float:
+    """Read a time: a number and s, m, h or d; seconds without."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd]?)", text.strip())
+    if match is None or not float(match[1]):
+        raise argparse.ArgumentTypeError(f"not a time such as 90m or 24h: {text}")
+    return float(match[1]) * _SECONDS[match[2]]
 
 
 def _positive(text: str) -> float:
@@ -77,3 +55,123 @@ def _positive(text: str) -> float:
     if not 0 < number < math.inf:
         raise argparse.ArgumentTypeError(f"not a positive number of seconds: {text}")
     return number
+
+
+#: Every option and what argparse has to know of it. `action="append"`: one for each; in the variable, with spaces.
+OPTIONS: dict[str, dict[str, Any]] = {
+    "--endpoint": {
+        "action": "append",
+        "metavar": "URL",
+        "help": "OTLP receiver (default: http://localhost:4318); once for each. grpc://HOST:4317 and grpcs:// for "
+        "OTLP/gRPC. After the URL may stand, with commas: protocol=, headers-file=, certificate=, client-key=, "
+        "client-certificate=, compression=, timeout= (ms)",
+    },
+    "--protocol": {
+        "choices": ("http/protobuf", "grpc"),
+        "help": "how, where the URL does not say (default: http/protobuf)",
+    },
+    "--output-file": {
+        "action": "append",
+        "type": Path,
+        "metavar": "PATH",
+        "help": "append OTLP JSON lines to PATH; - is standard output. Without --endpoint nothing is sent",
+    },
+    "--spool": {
+        "type": Path,
+        "metavar": "DIR",
+        "help": "where spans wait until they are acknowledged (default: /var/lib/k8s-tracing/spool; for others "
+        "than root: below ~/.local/state; with --private: below that folder)",
+    },
+    "--spool-max-bytes": {
+        "type": size_bytes,
+        "metavar": "SIZE",
+        "help": "how much may wait, such as 2Gi: past it the oldest goes, counted (default: a tenth of the disk, 10Gi "
+        "at most)",
+    },
+    "--spool-max-age": {
+        "type": duration_s,
+        "metavar": "TIME",
+        "help": "how long it may wait, such as 90m or 2d (default: 24h)",
+    },
+    "--session": {
+        "metavar": "NAME",
+        "help": f"LTTng session (default: {DEFAULT_SESSION})",
+    },
+    "--private": {
+        "type": Path,
+        "metavar": "DIR",
+        "help": "run an LTTng session daemon of our own in DIR instead of using the machine's; "
+        "DIR/env.json tells what programs need in their environment to find it",
+    },
+    "--rotation-s": {
+        "type": _positive,
+        "metavar": "SECONDS",
+        "help": "finish a chunk this often (default: 1.0)",
+    },
+    "--listen": {
+        "metavar": "HOST:PORT",
+        "help": f"serve /healthz, /readyz and /metrics here; none: nowhere (default: {DEFAULT_LISTEN}; with --private: "
+        "a port that is free)",
+    },
+    "--log-level": {
+        "choices": ("debug", "info", "warning", "error"),
+        "help": "(default: info)",
+    },
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what `agent` takes. Defaults come later: a variable goes before them."""
+    for flag, details in OPTIONS.items():
+        parser.add_argument(flag, **details)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the agent until it is told to stop."""
+    from k8s_tracing.agent.main import Options, run_agent
+
+    given = {flag: _value(flag, args, os.environ) for flag in OPTIONS}
+    listen = given["--listen"] or ("127.0.0.1:0" if given["--private"] else DEFAULT_LISTEN)
+    return run_agent(
+        Options(
+            endpoints=tuple(given["--endpoint"] or ()),
+            protocol=given["--protocol"],
+            output_files=tuple(given["--output-file"] or ()),
+            spool=given["--spool"],
+            spool_max_bytes=given["--spool-max-bytes"],
+            spool_max_age_s=given["--spool-max-age"],
+            session=given["--session"] or DEFAULT_SESSION,
+            private=given["--private"],
+            rotation_s=given["--rotation-s"] or 1.0,
+            listen=None if listen == "none" else listen,
+            log_level=given["--log-level"] or "info",
+        )
+    )
+
+
+def variable(flag: str) -> str:
+    """The environment variable of an option."""
+    return VARIABLE_PREFIX + flag.lstrip("-").replace("-", "_").upper()
+
+
+def _value(flag: str, args: argparse.Namespace, environ: Mapping[str, str]) -> Any:
+    """What the command line says of an option, else its variable.
+
+    Raises:
+        AgentError: The variable says something that cannot be.
+    """
+    given = getattr(args, flag.lstrip("-").replace("-", "_"))
+    text = environ.get(variable(flag), "").strip()
+    if given is not None or not text:
+        return given
+    details = OPTIONS[flag]
+    choices = details.get("choices")
+    if choices and text not in choices:
+        raise AgentError(f"{variable(flag)} is {text!r}: it has to be one of {', '.join(choices)}")
+    convert = details.get("type", str)
+    try:
+        if details.get("action") == "append":
+            return [convert(word) for word in text.split()]
+        return convert(text)
+    except (argparse.ArgumentTypeError, ValueError) as error:
+        raise AgentError(f"{variable(flag)}: {error}") from None

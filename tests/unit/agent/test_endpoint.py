@@ -9,6 +9,7 @@ from k8s_tracing.agent.endpoint import (
     HTTP,
     Endpoint,
     from_environment,
+    from_texts,
     is_configured,
     parse_headers,
 )
@@ -125,3 +126,58 @@ def test_secrets_do_not_show() -> None:
     )
     assert endpoint.address == "http://host:4318/v1/traces"
     assert "secret" not in repr(endpoint)
+
+
+def test_several_receivers(tmp_path: Path) -> None:
+    headers = tmp_path / "headers"
+    headers.write_text("api-key=b%20c\ntenant=x\n")
+    authority = tmp_path / "ca.pem"
+    authority.touch()
+    environ = {
+        "OTEL_EXPORTER_OTLP_HEADERS": "authorization=for-the-first",
+        "OTEL_EXPORTER_OTLP_TRACES_CLIENT_KEY": str(authority),
+        "OTEL_EXPORTER_OTLP_CERTIFICATE": str(authority),
+        "OTEL_EXPORTER_OTLP_COMPRESSION": "none",
+    }
+    texts = [
+        "http://a:4318",
+        f"https://b/x,headers-file={headers},compression=gzip,timeout=500",
+        "grpc://c:4317",
+        f"grpcs://d:4317,certificate={authority}",
+        "http://e:4317,protocol=grpc",
+    ]
+    a, b, c, d, e = from_texts(texts, environ)
+    assert [each.protocol for each in (a, b, c, d, e)] == [HTTP, HTTP, GRPC, GRPC, GRPC]
+    assert [each.url for each in (a, b)] == ["http://a:4318/v1/traces", "https://b/x/v1/traces"]
+    assert [each.url for each in (c, d, e)] == ["http://c:4317", "https://d:4317", "http://e:4317"]
+    # Credentials of one are not shown to another.
+    assert a.headers == {"authorization": "for-the-first"}
+    assert a.client_key == authority
+    assert b.headers == {"api-key": "b c", "tenant": "x"}
+    assert [each.headers for each in (c, d, e)] == [{}, {}, {}]
+    assert [each.client_key for each in (b, c, d, e)] == [None] * 4
+    assert {each.certificate for each in (a, b, c, d, e)} == {authority}
+    assert [each.gzip for each in (a, b)] == [False, True]
+    assert b.timeout_s == 0.5
+
+
+@pytest.mark.parametrize(
+    ("texts", "said"),
+    [
+        (["http://a", "http://a/"], "named twice"),
+        (["http://a,token=x"], "'token' in an --endpoint is not known"),
+        (["http://a,headers-file=/nowhere/at/all"], "cannot read the headers"),
+        (["http://a,protocol=smoke"], "smoke"),
+        (["a:4318"], "not a URL"),
+    ],
+)
+def test_receivers_that_cannot_be(texts: list[str], said: str) -> None:
+    with pytest.raises(ExportError, match=said):
+        from_texts(texts, {})
+
+
+def test_no_secret_is_in_a_name() -> None:
+    (endpoint,) = from_texts(["https://me:word@host:4318/p?token=abc#frag"], {})
+    assert endpoint.url == "https://me:word@host:4318/p/v1/traces?token=abc"
+    assert endpoint.name == "https://host:4318/p/v1/traces (http/protobuf)"
+    assert "abc" not in repr(endpoint)

@@ -2,6 +2,10 @@
 
 import gzip
 import http.server
+import os
+import resource
+import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -227,10 +231,15 @@ def test_http_counts_partial_success(code: int, receiver: HttpReceiver, stop: St
     assert finish(delivery) == (3, 2)
 
 
+def stop_at_once(stop: Stop) -> None:
+    stop.request()
+    stop.allow(0.0)
+
+
 def test_nobody_listens(stop: Stop, caplog: pytest.LogCaptureFixture) -> None:
     endpoint = Endpoint(HTTP, f"http://127.0.0.1:{free_port()}/v1/traces")
     delivery = Delivery(open_exporter(endpoint), stop, jitter=lambda: 0.1)
-    threading.Timer(0.5, stop.request).start()
+    threading.Timer(0.5, stop_at_once, (stop,)).start()
     assert not delivery.deliver(REQUEST, 1)
     assert finish(delivery) == (0, 0)
     assert caplog.text.count("does not take spans") == 1
@@ -330,7 +339,7 @@ def test_grpc_counts_partial_success(grpc_receiver: GrpcReceiver, stop: Stop) ->
 
 def test_nobody_listens_to_grpc(stop: Stop) -> None:
     delivery = grpc_delivery(free_port(), stop)
-    threading.Timer(0.5, stop.request).start()
+    threading.Timer(0.5, stop_at_once, (stop,)).start()
     assert not delivery.deliver(REQUEST, 1)
     assert finish(delivery) == (0, 0)
 
@@ -338,6 +347,7 @@ def test_nobody_listens_to_grpc(stop: Stop) -> None:
 def test_no_attempt_is_made_when_time_is_over(receiver: HttpReceiver, stop: Stop) -> None:
     receiver.answers = [(200, {}, b"")]
     stop.request()
+    stop.allow(0.0)
     delivery = http_delivery(receiver, stop)
     assert not delivery.deliver(REQUEST, 1)
     stop.allow(30.0)
@@ -431,6 +441,82 @@ def test_the_file_gets_a_line_a_request(tmp_path: Path, stop: Stop) -> None:
     assert len(lines) == 3
     assert lines[1] == lines[2]
     assert "resourceSpans" in lines[1]
+
+
+def test_a_line_that_a_kill_cut_short_is_taken_away(tmp_path: Path, stop: Stop) -> None:
+    path = tmp_path / "spans.jsonl"
+    path.write_text('{"resourceSpans":[]}\n{"resourceSpans":[{' + "x" * 3_000_000)
+    FileExporter(path).close()
+    assert path.read_text() == '{"resourceSpans":[]}\n'
+    path.write_text('{"resou')
+    FileExporter(path).close()
+    assert path.read_text() == ""
+
+
+def test_what_somebody_else_wrote_stays(tmp_path: Path) -> None:
+    path = tmp_path / "spans.jsonl"
+    path.write_text("no newline")
+    FileExporter(path).close()
+    assert path.read_text() == "no newline"
+
+
+def test_a_disk_that_fills_up_in_a_line(tmp_path: Path, stop: Stop) -> None:
+    """The part of a line that had room is taken back, and all of it is written later."""
+    path = tmp_path / "spans.jsonl"
+    exporter = FileExporter(path)
+    exporter.send(REQUEST, 1.0)
+    before = path.read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 10, limits[1]))
+    try:
+        with pytest.raises(RetryableError, match="File too large"):
+            exporter.send(REQUEST, 1.0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert path.read_bytes() == before
+    exporter.send(REQUEST, 1.0)
+    assert path.read_bytes() == before * 2
+    exporter.close()
+
+
+def test_standard_output(capfd: pytest.CaptureFixture[str]) -> None:
+    exporter = FileExporter(Path("-"))
+    assert exporter.name == "standard output"
+    exporter.send(REQUEST, 1.0)
+    exporter.close()
+    assert capfd.readouterr().out.startswith('{"resourceSpans":[{"schemaUrl"')
+
+
+def test_whoever_read_standard_output_went_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    read, write = os.pipe()
+    with os.fdopen(write, "w") as out:
+        monkeypatch.setattr(sys, "stdout", out)
+        exporter = FileExporter(Path("-"))
+        os.close(read)
+        with pytest.raises(ExportError, match="gone away"):
+            exporter.send(REQUEST, 1.0)
+        exporter.close()
+
+
+def test_attempts_are_told(stop: Stop) -> None:
+    told: list[bool] = []
+    errors: list[Exception] = [RetryableError("down"), RefusedError("no")]
+    delivery = Delivery(
+        Unreliable(errors), stop, jitter=lambda: 0.0, on_attempt=lambda _, done: told.append(done)
+    )
+    assert delivery.deliver(REQUEST, 1)
+    assert delivery.deliver(REQUEST, 1)
+    assert told == [False, True, True]
+
+
+def test_what_is_not_wanted_any_more_is_let_go(stop: Stop) -> None:
+    errors: list[Exception] = [RetryableError("down")] * 3
+    delivery = Delivery(Unreliable(errors), stop, jitter=lambda: 0.0)
+    assert not delivery.deliver(REQUEST, 1, wanted=lambda: len(errors) > 1)
+    assert delivery.down_s > 0
+    assert finish(delivery) == (0, 0)
 
 
 def test_a_file_that_cannot_be_written_is_said(tmp_path: Path) -> None:

@@ -10,10 +10,13 @@ import pytest
 
 from k8s_tracing.agent.export import Delivery
 from k8s_tracing.agent.otlp_answer import RetryableError
-from k8s_tracing.agent.service import Agent
+from k8s_tracing.agent.outbox import BatchWriter, Outbox
+from k8s_tracing.agent.room import Limits, Room
+from k8s_tracing.agent.sender import Sender
+from k8s_tracing.agent.service import Agent, resume
 from k8s_tracing.agent.spool import Spool
 from k8s_tracing.agent.stopping import Stop
-from k8s_tracing.errors import RelayError
+from k8s_tracing.errors import ExportError, RelayError
 from tests.support.wait import wait_for
 
 
@@ -58,9 +61,8 @@ class FakeRelay:
 class Receiver:
     """Notes what it gets; fails while it is down."""
 
-    name = "receiver"
-
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
+        self.name = name
         self.got: list[str] = []
         self.refuses: set[str] = set()
 
@@ -75,16 +77,29 @@ class Receiver:
 
 
 class World:
+    """An agent in a folder; a second one in the same folder goes on where the first was."""
+
     session: Path
 
-    def __init__(self, root: Path, receivers: int) -> None:
+    def __init__(self, root: Path, receivers: int, limits: Limits) -> None:
         self.stop = Stop()
         self.spool = Spool(root)
+        self.spool.__enter__()
         self.relay = FakeRelay()
-        self.receivers = [Receiver() for _ in range(receivers)]
-        deliveries = [Delivery(each, self.stop, jitter=lambda: 0.01) for each in self.receivers]
-        self.agent = Agent(self.spool, self.relay, deliveries, self.stop, poll_s=0.01)
+        self.receivers = [Receiver(f"receiver {number}") for number in range(receivers)]
+        self.outbox = Outbox(root, [each.name for each in self.receivers])
+        resume(self.spool, self.outbox, self.relay)
+        self.free_bytes = 10**9
+        self.room = Room(self.spool, self.outbox, limits, free_bytes=lambda: self.free_bytes)
+        self.senders = [
+            Sender(Delivery(each, self.stop, jitter=lambda: 0.01), cursor, self.outbox, self.stop)
+            for each, cursor in zip(self.receivers, self.outbox.cursors, strict=True)
+        ]
+        self.agent = Agent(
+            self.spool, self.relay, self.outbox, self.senders, self.room, self.stop, poll_s=0.01
+        )
         self.number = 0
+        self.started = False
 
     def chunk(self, content: str | None) -> Path:
         folder = self.session / "archives" / f"x-{self.number}"
@@ -94,7 +109,13 @@ class World:
             (folder / "metadata").write_text(content)
         return folder
 
+    def start(self) -> None:
+        self.started = True
+        for sender in self.senders:
+            sender.start()
+
     def run_until(self, what: str, condition: Any) -> None:
+        self.start()
         thread = threading.Thread(target=self.agent.run)
         thread.start()
         try:
@@ -102,24 +123,43 @@ class World:
         finally:
             self.stop.request()
             thread.join()
-        self.stop.allow(30.0)
+
+    def drain(self, *, finish: bool = True, time_s: float = 30.0) -> bool:
+        if not self.started:
+            self.start()
+        if not self.stop.requested:
+            self.stop.request()
+        self.stop.allow(time_s)
+        return self.agent.drain(finish=finish)
+
+    def end(self) -> None:
+        """End without sending anything more."""
+        self.outbox.finish()
+        for _ in range(2):
+            self.stop.request()
+        if self.started:
+            for sender in self.senders:
+                sender.join()
+        self.outbox.close()
+        self.spool.__exit__(None, None, None)
+        self.stop.close()
 
 
 @pytest.fixture
 def make_world(tmp_path: Path) -> Iterator[Any]:
     worlds: list[World] = []
 
-    def make(receivers: int = 1) -> World:
-        world = World(tmp_path, receivers)
-        world.spool.__enter__()
+    def make(receivers: int = 1, limits: Limits | None = None) -> World:
+        for world in worlds:
+            world.end()
+        world = World(tmp_path, receivers, limits or Limits(10**9))
         world.session = world.spool.new_session()
-        worlds.append(world)
+        worlds[:] = [world]
         return world
 
     yield make
     for world in worlds:
-        world.spool.__exit__(None, None, None)
-        world.stop.close()
+        world.end()
 
 
 def test_chunks_are_delivered_and_deleted(make_world: Any) -> None:
@@ -128,80 +168,81 @@ def test_chunks_are_delivered_and_deleted(make_world: Any) -> None:
     world.chunk("2")
     world.run_until("no chunks", lambda: not world.spool.chunks())
     assert not first.exists()
-    assert world.agent.drain()
+    assert world.drain()
     for receiver in world.receivers:
         assert receiver.got == ["1a", "1b", "2a", "2b", "open"]
     counts = world.agent.counts
     assert (counts.spans, counts.chunks, counts.bad_chunks) == (41, 2, 0)
+    assert world.outbox.size_bytes == 0
 
 
 def test_an_empty_chunk_brings_what_waited_for_a_later_one(make_world: Any) -> None:
     world = make_world()
     world.chunk("1")
     empty = world.chunk(None)
-    assert world.agent.drain()
+    assert world.drain()
     assert not empty.exists()
     assert world.receivers[0].got == ["1a", "1b", "late", "open"]
-    assert world.agent.counts.chunks == 1
+    assert (world.agent.counts.chunks, world.agent.counts.empty_chunks) == (1, 1)
 
 
 def test_a_bad_chunk_does_not_hold_up_the_next(make_world: Any) -> None:
     world = make_world()
     world.chunk("broken")
     world.chunk("2")
-    world.run_until("no chunks", lambda: not world.spool.chunks())
+    world.run_until("delivered", lambda: "2b" in world.receivers[0].got)
     assert world.receivers[0].got == ["brokena", "2a", "2b"]
     assert world.agent.counts.bad_chunks == 1
     assert len(list((world.spool.root / "bad").iterdir())) == 1
 
 
-def test_nothing_is_deleted_before_it_is_acknowledged(make_world: Any) -> None:
-    world = make_world(receivers=2)
-    world.receivers[1].refuses = {"1b"}
-    chunk = world.chunk("1")
-    world.run_until("first request", lambda: "1b" in world.receivers[0].got)
-    assert chunk.exists()
-    assert world.receivers[1].got == ["1a"]
-
-
-def test_what_was_interrupted_goes_on_where_it_was(make_world: Any) -> None:
+def test_one_that_is_down_holds_up_nobody(make_world: Any) -> None:
     world = make_world(receivers=2)
     world.receivers[1].refuses = {"1b"}
     chunk = world.chunk("1")
     world.chunk("2")
-    world.run_until("first request", lambda: "1b" in world.receivers[0].got)
-    world.receivers[1].refuses = set()
-    assert world.agent.drain()
+    world.run_until("all to the other", lambda: "2b" in world.receivers[0].got)
     assert not chunk.exists()
+    assert world.receivers[1].got == ["1a"]
+    behind = world.outbox.behind(world.outbox.cursors[1])
+    assert behind.spans == 30
+    world.receivers[1].refuses = set()
+    assert world.drain()
+    assert world.receivers[1].got == ["1a", "1b", "2a", "2b", "open"]
     assert world.relay.reads == ["1", "2"]
-    for receiver in world.receivers:
-        assert receiver.got == ["1a", "1b", "2a", "2b", "open"]
 
 
 def test_a_drain_has_an_end(make_world: Any) -> None:
     world = make_world()
     world.receivers[0].refuses = {"1a"}
-    chunk = world.chunk("1")
-    world.stop.request()
-    world.stop.allow(0.3)
-    assert not world.agent.drain()
-    assert chunk.exists()
+    world.chunk("1")
+    assert not world.drain(time_s=0.3)
     assert world.receivers[0].got == []
+    world = make_world()
+    assert world.drain(finish=False)
+    assert world.receivers[0].got == ["1a", "1b", "open"]
 
 
-def test_the_state_is_on_disk_before_a_chunk_is_deleted(make_world: Any) -> None:
+def test_what_is_open_is_left_to_the_next_agent(make_world: Any) -> None:
     world = make_world()
     world.chunk("1")
-    second = world.chunk("2")
-    world.receivers[0].refuses = {"2b"}
-    world.run_until("second chunk", lambda: "2a" in world.receivers[0].got)
-    state = world.spool.read_state()
-    assert state is not None
-    assert state.startswith(b"1\n\n")
-    world.receivers[0].refuses = set()
-    assert world.agent.drain()
-    assert not second.exists()
-    assert world.spool.read_state() is None
+    assert world.drain(finish=False)
+    assert world.receivers[0].got == ["1a", "1b"]
+    world = make_world()
+    assert world.relay.reads == ["1"]
+    assert world.drain()
+    assert world.receivers[0].got == ["open"]
+
+
+def test_the_next_agent_goes_on_at_the_request_that_was_not_taken(make_world: Any) -> None:
+    world = make_world(receivers=2)
+    world.receivers[1].refuses = {"1b"}
+    world.chunk("1")
+    world.run_until("delivered", lambda: world.receivers[0].got[-1:] == ["1b"])
+    wait_for("the other is stuck", lambda: world.receivers[1].got == ["1a"])
+    world = make_world(receivers=2)
+    assert world.drain(finish=False)
+    assert [receiver.got for receiver in world.receivers] == [[], ["1b"]]
 
 
 def test_a_chunk_that_the_state_covers_is_not_read_again(make_world: Any) -> None:
@@ -209,21 +250,107 @@ def test_a_chunk_that_the_state_covers_is_not_read_again(make_world: Any) -> Non
     world = make_world()
     covered = world.chunk("1")
     world.chunk("2")
-    world.spool.write_state(f"0\n1\n\n{world.spool.chunks()[0]}".encode())
-    world.agent.resume()
+    world.spool.write_state(f"0\n1\n\n{world.spool.chunks()[0]}\noutbox/7".encode())
+    resume(world.spool, world.outbox, world.relay)
     assert not covered.exists()
-    assert world.agent.drain()
+    assert world.outbox.next_number == 7
+    assert world.drain()
     assert world.relay.reads == ["0", "1", "2"]
     assert world.receivers[0].got == ["2a", "2b", "open"]
+
+
+def test_a_batch_that_the_state_does_not_cover_is_made_anew(make_world: Any) -> None:
+    """The agent was killed between the batch and the state."""
+    world = make_world()
+    world.chunk("1")
+    assert world.drain(finish=False)
+    writer = world.outbox.begin()
+    writer.add(b"of a chunk that will be read again", 1)
+    assert writer.complete() is not None
+    world = make_world()
+    assert world.drain(finish=False)
+    assert world.receivers[0].got == []
 
 
 def test_a_damaged_state_is_said_and_done_without(
     make_world: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     world = make_world()
+    world.receivers[0].refuses = {"1a"}
     world.chunk("1")
+    world.run_until("relayed", lambda: world.outbox.count == 1)
     world.spool.write_state(b"damaged")
-    world.agent.resume()
+    world = make_world()
     assert "spans that were open when the last agent ended are lost: damaged" in caplog.text
-    assert world.agent.drain()
+    assert world.drain()
     assert world.receivers[0].got == ["1a", "1b", "open"]
+
+
+def test_a_full_disk_is_waited_out(
+    make_world: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever it fills up: no request is lost, none comes twice, no chunk is read twice."""
+    world = make_world()
+    full = True
+    failed = set()
+
+    def failing(name: str, method: Any) -> Any:
+        def call(*arguments: Any) -> Any:
+            if full or name not in failed:
+                failed.add(name)
+                raise OSError(28, "No space left on device")
+            return method(*arguments)
+
+        return call
+
+    for owner, name in ((BatchWriter, "add"), (BatchWriter, "complete"), (Spool, "write_state")):
+        monkeypatch.setattr(owner, name, failing(name, getattr(owner, name)))
+    chunk = world.chunk("1")
+
+    def is_stuck() -> bool:
+        nonlocal full
+        if "add" in failed:
+            full = False
+        return world.receivers[0].got == ["1a", "1b"]
+
+    world.run_until("delivered", is_stuck)
+    assert failed == {"add", "complete", "write_state"}
+    assert world.drain(finish=False)
+    assert world.receivers[0].got == ["1a", "1b"]
+    assert world.relay.reads == ["1"]
+    assert not chunk.exists()
+    assert caplog.text.count("No space left on device") == 1
+
+
+def test_what_ends_a_sender_ends_the_agent(make_world: Any) -> None:
+    world = make_world()
+
+    def send(request: bytes, timeout_s: float) -> int:
+        raise ExportError("no such thing")
+
+    world.receivers[0].send = send
+    world.chunk("1")
+    world.start()
+    with pytest.raises(ExportError):
+        world.agent.run()
+
+
+def test_the_oldest_goes_and_is_counted(make_world: Any, caplog: pytest.LogCaptureFixture) -> None:
+    world = make_world(receivers=2, limits=Limits(max_bytes=100))
+    world.receivers[1].refuses = {"0a"}
+    for number in range(6):
+        world.chunk(str(number))
+    world.run_until(
+        "others are sent",
+        lambda: (
+            world.room.make()
+            or world.receivers[0].got[-1:] == world.receivers[1].got[-1:] == ["5b"]
+        ),
+    )
+    got = [receiver.got for receiver in world.receivers]
+    dropped = [cursor.dropped for cursor in world.outbox.cursors]
+    assert dropped == [120 - 10 * len(each) for each in got]
+    assert dropped[1] >= 20  # the first batch: it was refused until it went
+    assert "0a" not in got[1]
+    assert world.room.dropped.batches > 0
+    assert caplog.text.count("is full") == 1

@@ -24,13 +24,15 @@ def test_nobody_asked(stop: Stop) -> None:
     assert stop.within(5.0) == 5.0
 
 
-def test_a_request_leaves_no_time_until_some_is_given(stop: Stop) -> None:
+def test_time_is_unlimited_until_it_is_given(stop: Stop) -> None:
     stop.request()
     assert stop.requested
-    assert stop.expired
+    assert not stop.expired
     stop.allow(60.0)
     assert not stop.expired
     assert 0 < stop.within(100.0) <= 60.0
+    stop.allow(0.0)
+    assert stop.expired
 
 
 def test_a_second_request_ends_it(stop: Stop) -> None:
@@ -61,4 +63,35 @@ def test_a_request_from_a_signal_handler_wakes_up(stop: Stop) -> None:
     finally:
         signal.signal(signal.SIGUSR1, before)
     assert stop.requested
+    assert time.monotonic() - start < 30
+
+
+def test_a_request_wakes_up_all_who_wait(stop: Stop) -> None:
+    threads = [threading.Thread(target=stop.wait, args=(60.0,)) for _ in range(5)]
+    for thread in threads:
+        thread.start()
+    start = time.monotonic()
+    stop.request()
+    for thread in threads:
+        thread.join()
+    assert time.monotonic() - start < 30
+
+
+def test_who_waits_for_a_receiver_learns_how_much_time_is_left(stop: Stop) -> None:
+    stop.request()
+    thread = threading.Thread(target=stop.wait, args=(60.0,))
+    thread.start()
+    start = time.monotonic()
+    stop.allow(0.1)
+    thread.join()
+    assert time.monotonic() - start < 30
+
+
+def test_a_second_request_wakes_up(stop: Stop) -> None:
+    stop.request()
+    thread = threading.Thread(target=stop.wait, args=(60.0,))
+    thread.start()
+    start = time.monotonic()
+    stop.request()
+    thread.join()
     assert time.monotonic() - start < 30
