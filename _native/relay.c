@@ -5,10 +5,12 @@
 #include <stdlib.h>
 
 #include "relay_parts.h"
+#include "relay_release.h"
 
 #define DEFAULT_REQUEST_BYTES (1024 * 1024)
 #define DEFAULT_MEMORY_BYTES (256 * 1024 * 1024)
 #define DEFAULT_WAIT_NS (15 * INT64_C(1000000000))
+#define DEFAULT_MAX_AGE_NS (3600 * INT64_C(1000000000))
 
 static void set_defaults(struct relay_options *options)
 {
@@ -18,14 +20,17 @@ static void set_defaults(struct relay_options *options)
 		options->memory_bytes = DEFAULT_MEMORY_BYTES;
 	if (!options->wait_ns)
 		options->wait_ns = DEFAULT_WAIT_NS;
+	if (!options->max_age_ns)
+		options->max_age_ns = DEFAULT_MAX_AGE_NS;
 }
 
 int relay_init_parts(struct relay *relay)
 {
 	relay->stats = (struct relay_stats){0};
-	relay->latest_ns = 0;
-	if (output_init(&relay->output, &relay->options, &relay->stats) < 0 ||
-	    spans_init(&relay->spans, &relay->output, &relay->options, &relay->stats) < 0)
+	relay->clock = (struct relay_clock){0};
+	if (output_init(&relay->output, &relay->clock, &relay->options, &relay->stats) < 0 ||
+	    spans_init(&relay->spans, &relay->output, &relay->clock, &relay->options,
+		       &relay->stats) < 0)
 		return -1;
 	return 0;
 }
@@ -78,8 +83,7 @@ static int out_of_memory(struct relay *relay)
 static int end_folder(struct relay *relay)
 {
 	ctf_close(&relay->ctf);
-	if (relay->latest_ns < relay->spans.last_ns)
-		relay->latest_ns = relay->spans.last_ns;
+	clock_see(&relay->clock, relay->spans.first_ns, relay->spans.last_ns);
 	return spans_end_folder(&relay->spans);
 }
 
@@ -107,14 +111,17 @@ int relay_next(struct relay *relay, struct relay_request *request)
 	return 1;
 }
 
-int relay_end_chunk(struct relay *relay)
+int relay_end_chunk(struct relay *relay, int64_t duration_ns)
 {
 	relay->in_chunk = false;
-	if (end_folder(relay) < 0 || spans_end_chunk(&relay->spans) < 0 ||
-	    output_flush(&relay->output, relay->latest_ns - relay->options.wait_ns) < 0)
+	if (end_folder(relay) < 0 || spans_end_chunk(&relay->spans) < 0)
+		return out_of_memory(relay);
+	clock_end_chunk(&relay->clock, duration_ns);
+	if (release_abandoned(&relay->spans) < 0 ||
+	    output_flush(&relay->output, relay->options.wait_ns) < 0)
 		return out_of_memory(relay);
 	loss_end_chunk(&relay->ctf.loss);
-	processes_forget_idle(&relay->output.processes, relay->latest_ns);
+	processes_forget_idle(&relay->output.processes);
 	return 0;
 }
 
@@ -122,9 +129,18 @@ int relay_finish(struct relay *relay)
 {
 	relay->in_chunk = false;
 	if (end_folder(relay) < 0 || spans_finish(&relay->spans) < 0 ||
-	    output_flush(&relay->output, INT64_MAX) < 0)
+	    output_flush(&relay->output, 0) < 0)
 		return out_of_memory(relay);
 	return 0;
+}
+
+int relay_process_gone(struct relay *relay, uint64_t instance_id)
+{
+	struct process *process = table_get(&relay->output.processes.table, instance_id);
+
+	if (process)
+		spans_process_gone(&relay->spans, process);
+	return process != NULL;
 }
 
 void relay_get_stats(const struct relay *relay, struct relay_stats *stats)
@@ -133,6 +149,7 @@ void relay_get_stats(const struct relay *relay, struct relay_stats *stats)
 	stats->open_spans = relay->spans.open.count;
 	stats->waiting_spans += relay->spans.held.count + relay->spans.finished.count;
 	stats->orphans = relay->spans.orphans.count;
+	stats->reported_spans = relay->spans.reported.count;
 }
 
 const char *relay_error(const struct relay *relay)

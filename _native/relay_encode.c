@@ -46,7 +46,10 @@ static const uint8_t span_flags_tag[2] = {0x85, 0x01};
 static const uint8_t unfinished_attribute[] =
 	"\x4a\x1c\x0a\x16k8s_tracing.unfinished\x12\x02\x10\x01";
 
-#define FIXED_FIELDS_MAX 160 /* bytes of a span's fields of fixed size, with room to spare */
+/* The status of one that cannot end any more: error, and this message. */
+static const uint8_t gone_status[] = "\x7a\x27\x12\x23process ended before the span ended\x18\x02";
+
+#define FIXED_FIELDS_MAX 240 /* bytes of a span's fields of fixed size, with room to spare */
 
 static size_t text_size(const char *text)
 {
@@ -139,7 +142,7 @@ int encode_end(struct span *span, const struct k8s_tracing_end *end, int64_t now
 	uint32_t attributes_size = fits(span, end->attributes_size) ? end->attributes_size : 0;
 	uint8_t *at;
 
-	span->ended = true;
+	span->end = SPAN_ENDED;
 	span->ended_at_ns = now_ns;
 	span->trace_id_low = end->trace_id_low;
 	span->end_ns = end->end_time_ns > 0 ? end->end_time_ns : now_ns;
@@ -325,8 +328,10 @@ static uint8_t *put_fixed_fields(uint8_t *at, const struct span *span)
 	at = put_count(at, SPAN_KIND, span->kind);
 	at = put_fixed64(at, SPAN_START_TIME, span->start_ns);
 	at = put_fixed64(at, SPAN_END_TIME, end_ns);
-	if (span->unfinished)
+	if (span->end != SPAN_ENDED)
 		at = put_bytes(at, unfinished_attribute, sizeof(unfinished_attribute) - 1);
+	if (span->end == SPAN_PROCESS_GONE)
+		at = put_bytes(at, gone_status, sizeof(gone_status) - 1);
 	at = put_count(at, SPAN_DROPPED_ATTRIBUTES, span->dropped_attributes);
 	at = put_count(at, SPAN_DROPPED_EVENTS, span->dropped_events);
 	at = put_count(at, SPAN_DROPPED_LINKS, span->dropped_links);

@@ -11,6 +11,14 @@
 struct process;
 struct span_list;
 
+/* A span that is handed out has ended, or why it is handed out all the same. */
+enum span_end {
+	SPAN_OPEN,
+	SPAN_ENDED,
+	SPAN_UNFINISHED,
+	SPAN_PROCESS_GONE,
+};
+
 struct span {
 	struct span *previous, *next;
 	struct span_list *list;
@@ -22,6 +30,7 @@ struct span {
 	int64_t start_ns;
 	int64_t end_ns;
 	int64_t ended_at_ns; /* when the end was recorded, whatever time it gives */
+	int64_t since_ns;    /* by the relay's clock: when it started, then when it was reported */
 	uint64_t chunk;	     /* where the first of its events was, then where it was complete */
 	struct bytes fields; /* Span fields of any size: name, attributes, events, links, status */
 	uint32_t name_at;    /* the name's field in `fields` */
@@ -34,8 +43,7 @@ struct span {
 	uint16_t scope_id;
 	uint8_t kind;
 	uint8_t flags;
-	bool ended;
-	bool unfinished;
+	enum span_end end;
 	bool renamed;
 	bool events_disordered;
 };

@@ -31,22 +31,30 @@ static uint64_t hash(uint64_t hash, const void *data, size_t size)
 	return hash;
 }
 
+struct buffer_loss *loss_get(struct loss *loss, uint64_t key)
+{
+	struct buffer_loss *buffer = table_get(&loss->buffers, key);
+
+	if (buffer)
+		return buffer;
+	buffer = calloc(1, sizeof(*buffer));
+	if (!buffer)
+		return NULL;
+	buffer->key = key;
+	if (table_add(&loss->buffers, key, buffer) < 0) {
+		free(buffer);
+		return NULL;
+	}
+	return buffer;
+}
+
 struct buffer_loss *loss_buffer(struct loss *loss, const void *trace, size_t size, const char *file)
 {
 	uint64_t key = hash(hash(0xcbf29ce484222325, trace, size), file, strlen(file));
-	struct buffer_loss *buffer = table_get(&loss->buffers, key);
+	struct buffer_loss *buffer = loss_get(loss, key);
 
-	if (!buffer) {
-		buffer = calloc(1, sizeof(*buffer));
-		if (!buffer)
-			return NULL;
-		buffer->key = key;
-		if (table_add(&loss->buffers, key, buffer) < 0) {
-			free(buffer);
-			return NULL;
-		}
-	}
-	buffer->chunk = loss->chunk;
+	if (buffer)
+		buffer->chunk = loss->chunk;
 	return buffer;
 }
 

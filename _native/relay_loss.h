@@ -39,6 +39,9 @@ void loss_free(struct loss *loss);
 struct buffer_loss *loss_buffer(struct loss *loss, const void *trace, size_t size,
 				const char *file);
 
+/* The buffer with that key, of which nothing is known yet if it is new. NULL without memory. */
+struct buffer_loss *loss_get(struct loss *loss, uint64_t key);
+
 /*
  * What was lost between the counter's last value and this one. The first packet of a buffer has the
  * number 0, and what was discarded until its end was not counted before. Where we come in later,

@@ -16,12 +16,12 @@ enum tag {
 static const uint8_t unknown_resource[] =
 	"\x0a\x21\x0a\x0cservice.name\x12\x11\x0a\x0funknown_service";
 
-int output_init(struct output *output, const struct relay_options *options,
-		struct relay_stats *stats)
+int output_init(struct output *output, const struct relay_clock *clock,
+		const struct relay_options *options, struct relay_stats *stats)
 {
-	*output = (struct output){.options = options, .stats = stats};
+	*output = (struct output){.clock = clock, .options = options, .stats = stats};
 	output->last = &output->first;
-	return processes_init(&output->processes, options->memory_bytes / 4);
+	return processes_init(&output->processes, clock, options->memory_bytes / 4);
 }
 
 static void free_request(struct request *request)
@@ -255,7 +255,7 @@ static void add_pending(struct output *output, struct process *process)
 }
 
 int output_add(struct output *output, struct process *process, uint16_t scope_id,
-	       const struct bytes *span, int64_t now_ns)
+	       const struct bytes *span)
 {
 	struct scope *scope = process_scope(&output->processes, process, scope_id);
 	size_t size = length_field_size(span->size);
@@ -268,13 +268,13 @@ int output_add(struct output *output, struct process *process, uint16_t scope_id
 	output->stats->waiting_spans++;
 	output->pending_bytes += size;
 	if (!process->pending) {
-		process->waiting_since_ns = now_ns;
+		process->waiting_since_ns = output->clock->now_ns;
 		add_pending(output, process);
 	}
 	if (ready(process, scope))
 		output->ready_bytes += size;
 	if (output->pending_bytes - output->ready_bytes > output->options->memory_bytes / 4)
-		return output_flush(output, INT64_MAX);
+		return output_flush(output, 0);
 	return output->ready_bytes >= output->options->request_bytes ? make_request(output) : 0;
 }
 
@@ -318,10 +318,10 @@ static void give_up_waiting(struct output *output, struct process *process)
 	count_ready(output, process, 1);
 }
 
-int output_flush(struct output *output, int64_t deadline_ns)
+int output_flush(struct output *output, int64_t wait_ns)
 {
 	for (struct process *p = output->pending; p; p = p->next_pending) {
-		if (p->waiting_since_ns < deadline_ns)
+		if (output->clock->now_ns - p->waiting_since_ns >= wait_ns)
 			give_up_waiting(output, p);
 	}
 	while (output->ready_bytes) {

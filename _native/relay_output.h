@@ -26,13 +26,14 @@ struct output {
 	struct request *handed;	       /* the one that the caller reads */
 	struct bytes scratch;
 	struct bytes spare; /* a request's that was handed out, for the next one */
+	const struct relay_clock *clock;
 	const struct relay_options *options;
 	struct relay_stats *stats;
 };
 
 /* Functions that return an int return 0, or -1 without memory. */
-int output_init(struct output *output, const struct relay_options *options,
-		struct relay_stats *stats);
+int output_init(struct output *output, const struct relay_clock *clock,
+		const struct relay_options *options, struct relay_stats *stats);
 void output_free(struct output *output);
 
 /* What `process` and `scope` events say. The resource is Resource fields that were checked. */
@@ -43,14 +44,14 @@ int output_scope(struct output *output, uint64_t instance_id, uint16_t scope_id,
 
 /* Add a finished span (Span fields); if it fills a request, make that. */
 int output_add(struct output *output, struct process *process, uint16_t scope_id,
-	       const struct bytes *span, int64_t now_ns);
+	       const struct bytes *span);
 
 /* A saved state's process, with what waits in its scopes, was added. Return -1 if that is not what
  * it says it is. */
 int output_restored(struct output *output, struct process *process);
 
-/* Make requests of all that can go out, and of what waits since before the deadline. */
-int output_flush(struct output *output, int64_t deadline_ns);
+/* Make requests of all that can go out, and of what has waited for that long. */
+int output_flush(struct output *output, int64_t wait_ns);
 
 /* The next request, valid until the next call: 1, or 0 when there is none. */
 int output_take(struct output *output, struct relay_request *request);

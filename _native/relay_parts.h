@@ -8,6 +8,7 @@
 struct relay {
 	struct relay_options options;
 	struct relay_stats stats;
+	struct relay_clock clock;
 	struct output output;
 	struct spans spans;
 	struct ctf ctf;

@@ -17,9 +17,9 @@ enum tag {
 	SCOPE_VERSION = 0x12,
 };
 
-int processes_init(struct processes *processes, uint64_t bytes_max)
+int processes_init(struct processes *processes, const struct relay_clock *clock, uint64_t bytes_max)
 {
-	*processes = (struct processes){.bytes_max = bytes_max};
+	*processes = (struct processes){.clock = clock, .bytes_max = bytes_max};
 	return table_init(&processes->table);
 }
 
@@ -81,8 +81,10 @@ struct process *process_get(struct processes *processes, uint64_t instance_id, i
 	}
 	if (!process)
 		process = process_add(processes, instance_id);
-	if (process && process->last_seen_ns < now_ns)
-		process->last_seen_ns = now_ns;
+	if (process) {
+		process->idle_since_ns = processes->clock->now_ns;
+		process_see(process, now_ns);
+	}
 	return process;
 }
 
@@ -169,7 +171,7 @@ int process_announce_scope(struct processes *processes, struct process *process,
 	return 0;
 }
 
-void processes_forget_idle(struct processes *processes, int64_t now_ns)
+void processes_forget_idle(struct processes *processes)
 {
 	struct table *table = &processes->table;
 
@@ -179,7 +181,7 @@ void processes_forget_idle(struct processes *processes, int64_t now_ns)
 		struct process *process = table->entries[i].value;
 
 		if (!process || process->pending || process->open_spans ||
-		    process->last_seen_ns >= now_ns - IDLE_NS) {
+		    processes->clock->now_ns - process->idle_since_ns < IDLE_NS) {
 			i++;
 			continue;
 		}

@@ -12,6 +12,7 @@
 #include <stdbool.h>
 
 #include "relay_bytes.h"
+#include "relay_clock.h"
 #include "relay_table.h"
 
 /* Who recorded an event, by LTTng's contexts; 0 is what the session did not ask for. */
@@ -42,7 +43,9 @@ struct process {
 	size_t scope_count;
 	bool known;
 	bool given_up;
-	int64_t last_seen_ns;
+	bool gone;	       /* it has ended */
+	int64_t last_seen_ns;  /* the time of its last event */
+	int64_t idle_since_ns; /* by the relay's clock */
 	uint64_t open_spans;
 
 	/* The output's. */
@@ -53,16 +56,25 @@ struct process {
 
 struct processes {
 	struct table table;
+	const struct relay_clock *clock;
 	uint64_t bytes; /* that the identities take */
 	uint64_t bytes_max;
 };
 
 /* Functions that return an int return 0, or -1 without memory. */
-int processes_init(struct processes *processes, uint64_t bytes_max);
+int processes_init(struct processes *processes, const struct relay_clock *clock,
+		   uint64_t bytes_max);
 void processes_free(struct processes *processes);
 
 /* The process with that id, announced or not; NULL without memory. */
 struct process *process_get(struct processes *processes, uint64_t instance_id, int64_t now_ns);
+
+/* It recorded an event then. */
+static inline void process_see(struct process *process, int64_t now_ns)
+{
+	if (process->last_seen_ns < now_ns)
+		process->last_seen_ns = now_ns;
+}
 
 /* A process that is not there yet, and its first scopes; for those of a saved state. */
 struct process *process_add(struct processes *processes, uint64_t instance_id);
@@ -79,6 +91,6 @@ int process_announce_scope(struct processes *processes, struct process *process,
 			   const char *name, const char *version);
 
 /* Forget processes that have nothing open and nothing pending, if there are many. */
-void processes_forget_idle(struct processes *processes, int64_t now_ns);
+void processes_forget_idle(struct processes *processes);
 
 #endif

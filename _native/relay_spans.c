@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "relay_spans.h"
+#include "relay_release.h"
 
 /* A rotation takes about 20 us for each CPU's buffer, unless the machine is too busy to go on with
  * it. */
@@ -8,10 +8,15 @@
 /* Ends and span events whose start comes neither in this chunk nor in that many more have none. */
 #define ORPHAN_CHUNKS 2
 
-int spans_init(struct spans *spans, struct output *output, const struct relay_options *options,
-	       struct relay_stats *stats)
+int spans_init(struct spans *spans, struct output *output, const struct relay_clock *clock,
+	       const struct relay_options *options, struct relay_stats *stats)
 {
-	*spans = (struct spans){.output = output, .options = options, .stats = stats};
+	*spans = (struct spans){
+		.output = output,
+		.clock = clock,
+		.options = options,
+		.stats = stats,
+	};
 	return pool_init(&spans->pool);
 }
 
@@ -30,76 +35,10 @@ static struct span *new_span(struct spans *spans, uint64_t id, struct span_list 
 	return span;
 }
 
-static void remove_span(struct spans *spans, struct span *span)
-{
-	if (span->process)
-		span->process->open_spans--;
-	pool_remove(&spans->pool, span);
-}
-
-/* Hand a span out. */
-static int release(struct spans *spans, struct span *span)
-{
-	int ret = -1;
-
-	if (encode_span(&spans->scratch, span) == 0)
-		ret = output_add(spans->output, span->process, span->scope_id, &spans->scratch,
-				 span->ended_at_ns);
-	remove_span(spans, span);
-	return ret;
-}
-
-static int release_unfinished(struct spans *spans, struct span *span)
-{
-	span->unfinished = true;
-	span->end_ns = span->process->last_seen_ns;
-	span->ended_at_ns = span->end_ns;
-	spans->stats->unfinished++;
-	return release(spans, span);
-}
-
-/* Hand out the spans of a list that ended before that time, as far as they lead it. */
-static int release_until(struct spans *spans, struct span_list *list, int64_t until_ns)
-{
-	while (list->first && list->first->ended_at_ns < until_ns) {
-		if (release(spans, list->first) < 0)
-			return -1;
-	}
-	return 0;
-}
-
-static void drop_orphan(struct spans *spans, struct span *span)
-{
-	spans->stats->ends_without_start += span->ended;
-	spans->stats->details_without_span += span->details;
-	remove_span(spans, span);
-}
-
-/* Make room: what is complete goes out, then what has waited longest gives way. */
-static int evict(struct spans *spans)
-{
-	while (spans->pool.memory_bytes > spans->options->memory_bytes) {
-		struct span *span;
-		int ret = 0;
-
-		if ((span = spans->held.first) || (span = spans->finished.first)) {
-			ret = release(spans, span);
-		} else if ((span = spans->orphans.first)) {
-			drop_orphan(spans, span);
-		} else if ((span = spans->open.first)) {
-			spans->stats->evicted++;
-			ret = release_unfinished(spans, span);
-		} else {
-			break;
-		}
-		if (ret < 0)
-			return -1;
-	}
-	return 0;
-}
-
 void spans_see(struct spans *spans, int64_t now_ns)
 {
+	if (!spans->first_ns)
+		spans->first_ns = now_ns;
 	if (spans->last_ns < now_ns)
 		spans->last_ns = now_ns;
 }
@@ -120,6 +59,7 @@ int spans_start(struct spans *spans, const struct k8s_tracing_start *start, uint
 		int64_t now_ns)
 {
 	struct span *span = pool_get(&spans->pool, start->span_id);
+	struct process *process;
 	size_t capacity;
 
 	spans_see(spans, now_ns);
@@ -131,27 +71,25 @@ int spans_start(struct spans *spans, const struct k8s_tracing_start *start, uint
 		spans->stats->duplicates++;
 		return 0;
 	}
-	if (span && span->ended && span->trace_id_low != start->trace_id_low) {
+	if (span && span->end == SPAN_ENDED && span->trace_id_low != start->trace_id_low) {
 		drop_orphan(spans, span); /* the end of another trace's span */
 		span = NULL;
 	}
+	process = process_get(&spans->output->processes, instance_id, now_ns);
 	if (span)
 		pool_move(span, &spans->open);
 	else
 		span = new_span(spans, start->span_id, &spans->open);
-	if (!span)
+	if (!process || !span)
 		return -1;
-	span->process = process_get(&spans->output->processes, instance_id, now_ns);
-	if (!span->process) {
-		remove_span(spans, span);
-		return -1;
-	}
-	span->process->open_spans++;
+	span->process = process;
+	span->since_ns = spans->clock->now_ns;
+	process->open_spans++;
 	capacity = span->fields.capacity;
 	if (encode_start(span, start, now_ns) < 0)
 		return -1;
 	pool_count_growth(&spans->pool, span, capacity);
-	return span->ended ? finished(spans, span) : evict(spans);
+	return span->end == SPAN_ENDED ? finished(spans, span) : make_room(spans);
 }
 
 int spans_end(struct spans *spans, const struct k8s_tracing_end *end, int64_t now_ns)
@@ -160,7 +98,7 @@ int spans_end(struct spans *spans, const struct k8s_tracing_end *end, int64_t no
 	size_t capacity;
 
 	spans_see(spans, now_ns);
-	if (span && span->ended) {
+	if (span && span->end == SPAN_ENDED) {
 		spans->stats->duplicates++;
 		return 0;
 	}
@@ -177,9 +115,9 @@ int spans_end(struct spans *spans, const struct k8s_tracing_end *end, int64_t no
 		return -1;
 	pool_count_growth(&spans->pool, span, capacity);
 	if (!span->process)
-		return evict(spans);
-	if (span->process->last_seen_ns < now_ns)
-		span->process->last_seen_ns = now_ns;
+		return make_room(spans);
+	spans->stats->completed += span->list == &spans->reported;
+	process_see(span->process, now_ns);
 	return finished(spans, span);
 }
 
@@ -204,7 +142,7 @@ int spans_event(struct spans *spans, const struct k8s_tracing_event *event, int6
 	if (!span || encode_event(span, event, now_ns) < 0)
 		return -1;
 	pool_count_growth(&spans->pool, span, capacity);
-	return evict(spans);
+	return make_room(spans);
 }
 
 int spans_link(struct spans *spans, const struct k8s_tracing_link *link, int64_t now_ns)
@@ -215,7 +153,7 @@ int spans_link(struct spans *spans, const struct k8s_tracing_link *link, int64_t
 	if (!span || encode_link(span, link) < 0)
 		return -1;
 	pool_count_growth(&spans->pool, span, capacity);
-	return evict(spans);
+	return make_room(spans);
 }
 
 int spans_end_folder(struct spans *spans)
@@ -224,6 +162,7 @@ int spans_end_folder(struct spans *spans)
 
 	while (spans->finished.first)
 		pool_move(spans->finished.first, &spans->held);
+	spans->first_ns = 0;
 	spans->last_ns = 0;
 	return ret;
 }
@@ -231,7 +170,7 @@ int spans_end_folder(struct spans *spans)
 int spans_end_chunk(struct spans *spans)
 {
 	while (spans->held.first && spans->held.first->chunk < spans->chunk) {
-		if (release(spans, spans->held.first) < 0)
+		if (release_span(spans, spans->held.first) < 0)
 			return -1;
 	}
 	while (spans->orphans.first && spans->orphans.first->chunk + ORPHAN_CHUNKS <= spans->chunk)
@@ -240,12 +179,18 @@ int spans_end_chunk(struct spans *spans)
 	return 0;
 }
 
+void spans_process_gone(struct spans *spans, struct process *process)
+{
+	process->gone = true;
+	spans->processes_gone = true;
+}
+
 int spans_finish(struct spans *spans)
 {
 	while (spans->orphans.first)
 		drop_orphan(spans, spans->orphans.first);
 	while (spans->open.first) {
-		if (release_unfinished(spans, spans->open.first) < 0)
+		if (release_unfinished(spans, spans->open.first, SPAN_UNFINISHED) < 0)
 			return -1;
 	}
 	while (spans->finished.first)

@@ -12,6 +12,7 @@
 #define K8S_TRACING_RELAY_SPANS_H
 
 #include "emit.h"
+#include "relay_clock.h"
 #include "relay_output.h"
 #include "relay_pool.h"
 
@@ -21,17 +22,21 @@ struct spans {
 	struct span_list orphans;  /* not started yet */
 	struct span_list finished; /* in this folder */
 	struct span_list held;	   /* until the next chunk was read */
+	struct span_list reported; /* open, and handed out as unfinished; the longest ago first */
 	uint64_t chunk;		   /* the number of the one that is read */
-	int64_t last_ns;	   /* the latest time seen in this folder */
+	int64_t first_ns;	   /* the first time seen in this folder; 0: none yet */
+	int64_t last_ns;	   /* the latest */
+	bool processes_gone;	   /* some are, since the last chunk */
 	struct bytes scratch;
 	struct output *output;
+	const struct relay_clock *clock;
 	const struct relay_options *options;
 	struct relay_stats *stats;
 };
 
 /* Functions that return an int return 0, or -1 without memory. */
-int spans_init(struct spans *spans, struct output *output, const struct relay_options *options,
-	       struct relay_stats *stats);
+int spans_init(struct spans *spans, struct output *output, const struct relay_clock *clock,
+	       const struct relay_options *options, struct relay_stats *stats);
 void spans_free(struct spans *spans);
 
 /* The events. Bytes named attributes must have been checked; `now_ns` is the event's own time. */
@@ -52,7 +57,10 @@ void spans_lost(struct spans *spans, uint64_t events, int64_t begin_ns, int64_t 
 int spans_end_folder(struct spans *spans);
 int spans_end_chunk(struct spans *spans);
 
-/* Hand out what is open as unfinished, and all that is finished; drop what never started. */
+/* The process has ended, and no chunk after the next one has anything of it. */
+void spans_process_gone(struct spans *spans, struct process *process);
+
+/* Report what is open as unfinished, hand out all that is finished; drop what never started. */
 int spans_finish(struct spans *spans);
 
 #endif

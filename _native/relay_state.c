@@ -111,8 +111,8 @@ static void span_record(struct archive *archive, struct span *span)
 	NUMBER(archive, span->scope_id);
 	NUMBER(archive, span->kind);
 	NUMBER(archive, span->flags);
-	NUMBER(archive, span->ended);
-	NUMBER(archive, span->unfinished);
+	NUMBER(archive, span->since_ns);
+	NUMBER(archive, span->end);
 	NUMBER(archive, span->renamed);
 	NUMBER(archive, span->events_disordered);
 	byte_string(archive, &span->fields, 0);
@@ -132,9 +132,11 @@ static void save_list(struct archive *archive, const struct span_list *list)
 /* Does the span stand in the right list? */
 static bool belongs(const struct spans *spans, const struct span *span)
 {
+	if (span->chunk > spans->chunk)
+		return false;
 	if (span->list == &spans->orphans)
-		return span->chunk <= spans->chunk;
-	return span->ended == (span->list == &spans->held) && span->chunk <= spans->chunk;
+		return span->end == SPAN_OPEN || span->end == SPAN_ENDED;
+	return span->end == (span->list == &spans->held ? SPAN_ENDED : SPAN_OPEN);
 }
 
 static void restore_span(struct archive *archive, struct spans *spans, struct span_list *list)
@@ -184,7 +186,9 @@ static void process_record(struct archive *archive, struct process *process)
 {
 	NUMBER(archive, process->known);
 	NUMBER(archive, process->given_up);
+	NUMBER(archive, process->gone);
 	NUMBER(archive, process->last_seen_ns);
+	NUMBER(archive, process->idle_since_ns);
 	NUMBER(archive, process->waiting_since_ns);
 	byte_string(archive, &process->resource, 0);
 }
@@ -239,6 +243,45 @@ static void restore_processes(struct archive *archive, struct output *output)
 		restore_process(archive, output);
 }
 
+static void loss_record(struct archive *archive, struct buffer_loss *buffer)
+{
+	NUMBER(archive, buffer->chunk);
+	NUMBER(archive, buffer->end_ns);
+	NUMBER(archive, buffer->packets.value);
+	NUMBER(archive, buffer->packets.known);
+	NUMBER(archive, buffer->discarded.value);
+	NUMBER(archive, buffer->discarded.known);
+}
+
+static void save_losses(struct archive *archive, const struct loss *loss)
+{
+	const struct table *table = &loss->buffers;
+
+	number(archive, loss->chunk);
+	number(archive, table->count);
+	for (size_t i = 0; i <= table->mask; i++) {
+		struct buffer_loss *buffer = table->entries[i].value;
+
+		if (!buffer)
+			continue;
+		number(archive, buffer->key);
+		loss_record(archive, buffer);
+	}
+}
+
+static void restore_losses(struct archive *archive, struct loss *loss)
+{
+	loss->chunk = read_number(archive);
+	for (uint64_t count = read_number(archive); count && !failed(archive); count--) {
+		struct buffer_loss *buffer = loss_get(loss, read_number(archive));
+
+		if (buffer)
+			loss_record(archive, buffer);
+		else
+			archive->no_memory = true;
+	}
+}
+
 /* The counters. Where another build has others, the state is another version's. */
 static void stats_record(struct archive *archive, struct relay_stats *stats)
 {
@@ -257,8 +300,10 @@ static void relay_record(struct archive *archive, struct relay *relay)
 {
 	byte_string(archive, &relay->chunks, 0);
 	stats_record(archive, &relay->stats);
-	NUMBER(archive, relay->latest_ns);
+	NUMBER(archive, relay->clock.now_ns);
+	NUMBER(archive, relay->clock.previous_ns);
 	NUMBER(archive, relay->spans.chunk);
+	NUMBER(archive, relay->spans.processes_gone);
 }
 
 /* Damage within eight bytes, for one, is never missed: every step can be undone. */
@@ -306,8 +351,10 @@ int relay_save(struct relay *relay, const uint8_t *chunks, uint64_t size, struct
 		return relay_fail(relay, "out of memory");
 	put_bytes(relay->chunks.data, chunks, size);
 	relay_record(&archive, relay);
+	save_losses(&archive, &relay->ctf.loss);
 	save_processes(&archive, &relay->output.processes);
 	save_list(&archive, &relay->spans.open);
+	save_list(&archive, &relay->spans.reported);
 	save_list(&archive, &relay->spans.held);
 	save_list(&archive, &relay->spans.orphans);
 	if (failed(&archive))
@@ -339,7 +386,8 @@ static const char *check_header(const uint8_t *bytes, uint64_t size)
 static int refuse(struct relay *relay, const char *why)
 {
 	relay_free_parts(relay);
-	if (relay_init_parts(relay) < 0)
+	loss_free(&relay->ctf.loss);
+	if (relay_init_parts(relay) < 0 || loss_init(&relay->ctf.loss) < 0)
 		why = "out of memory";
 	return relay_fail(relay, why);
 }
@@ -355,8 +403,10 @@ int relay_restore(struct relay *relay, const uint8_t *bytes, uint64_t size)
 		return relay_fail(relay, why);
 	relay_record(&archive, relay);
 	relay->stats.waiting_spans = 0;
+	restore_losses(&archive, &relay->ctf.loss);
 	restore_processes(&archive, &relay->output);
 	restore_list(&archive, &relay->spans, &relay->spans.open);
+	restore_list(&archive, &relay->spans, &relay->spans.reported);
 	restore_list(&archive, &relay->spans, &relay->spans.held);
 	restore_list(&archive, &relay->spans, &relay->spans.orphans);
 	if (archive.no_memory)

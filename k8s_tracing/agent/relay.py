@@ -7,6 +7,7 @@ out one request at a time, so that memory does not grow with the size of a chunk
 
 from __future__ import annotations
 
+import calendar
 import functools
 import re
 from collections.abc import Iterable, Iterator
@@ -39,13 +40,14 @@ class Request:
 class RelayStats:
     """What the relay has counted since it was made, or since the one was whose state it has.
 
-    The last three say what is now. The fields are those of `struct relay_stats`, where each is explained.
+    The last four say what is now. The fields are those of `struct relay_stats`, where each is explained.
     """
 
     events: int
     spans: int
     unfinished: int
     evicted: int
+    completed: int
     unknown_resources: int
     unknown_scopes: int
     ends_without_start: int
@@ -61,6 +63,7 @@ class RelayStats:
     open_spans: int
     waiting_spans: int
     orphans: int
+    reported_spans: int
 
 
 class Relay:
@@ -71,14 +74,21 @@ class Relay:
     Args:
         request_bytes: A request is at most this long, but holds at least one span.
         memory_bytes: Limit for spans that are open or incomplete; past it the oldest go out as they are, counted.
-        wait_s: How long, in the trace's time, a span waits for the description of its process.
+        wait_s: How long a span waits for the description of its process.
+        max_age_s: A span that is open for so long is reported as unfinished. An hour is more than any timeout of a
+            request; what does take longer (a websocket, a batch job) is seen while it runs, and sent again at its end.
 
     Raises:
         RelayError: The native library is missing or cannot be loaded.
     """
 
     def __init__(
-        self, *, request_bytes: int = 1 << 20, memory_bytes: int = 256 << 20, wait_s: float = 15.0
+        self,
+        *,
+        request_bytes: int = 1 << 20,
+        memory_bytes: int = 256 << 20,
+        wait_s: float = 15.0,
+        max_age_s: float = 3600.0,
     ) -> None:
         self._ffi, self._lib = _load()
         options = self._ffi.new(
@@ -87,6 +97,7 @@ class Relay:
                 "request_bytes": request_bytes,
                 "memory_bytes": memory_bytes,
                 "wait_ns": int(wait_s * 1e9),
+                "max_age_ns": int(max_age_s * 1e9),
             },
         )
         self._relay = self._lib.relay_new(options)
@@ -110,20 +121,33 @@ class Relay:
                 yield from self._requests()
             except RelayError as error:
                 errors.append(str(error))
-        self._check(self._lib.relay_end_chunk(self._relay))
+        self._check(self._lib.relay_end_chunk(self._relay, chunk_duration_ns(Path(path))))
         yield from self._requests()
         if not folders:
             errors.append(f"no LTTng trace in {path}")
         if errors:
             raise RelayError("; ".join(errors))
 
-    def read_nothing(self) -> Iterator[Request]:
-        """Take note of a chunk in which nobody was registered, and yield the requests of spans that waited for it."""
-        self._check(self._lib.relay_end_chunk(self._relay))
+    def read_nothing(self, path: str | Path) -> Iterator[Request]:
+        """Take note of a chunk in which nobody was registered: time goes on, and what waited for that is yielded."""
+        self._check(self._lib.relay_end_chunk(self._relay, chunk_duration_ns(Path(path))))
         yield from self._requests()
 
+    def process_gone(self, instance_id: int) -> bool:
+        """Say that a process has ended, and that no chunk after the next one has anything of it.
+
+        What is open then is reported as unfinished at the end of that chunk.
+
+        Returns:
+            Is it known at all?
+        """
+        return bool(self._lib.relay_process_gone(self._relay, instance_id))
+
     def finish(self) -> Iterator[Request]:
-        """Yield all that is left: no more chunks will come, and spans without an end are unfinished."""
+        """Yield all that is left: no more chunks will come for now, and spans without an end are unfinished.
+
+        A relay that goes on from the state after that still completes them, should they end.
+        """
         self._check(self._lib.relay_finish(self._relay))
         yield from self._requests()
 
@@ -206,6 +230,31 @@ def chunk_folders(path: Path) -> list[Path]:
     """
     chunks = {_chunk_of(folder, path) for folder in trace_folders(path)}
     return sorted(chunks, key=lambda chunk: [int(n) for n in re.findall(r"\d+", chunk.name)])
+
+
+def chunk_duration_ns(path: Path) -> int:
+    """How long a chunk was recorded, by LTTng's name for it: BEGIN-END-NUMBER, in whole seconds; 0 if it says nothing.
+
+    A difference, not a time: what the time of day was set by in between is the only error, and the next chunk has none.
+    """
+    found = re.fullmatch(f"{_TIME}-{_TIME}-[0-9]+", path.name)
+    if not found:
+        return 0
+    numbers = [int(text) for text in found.groups()]
+    try:
+        return (_seconds(*numbers[8:]) - _seconds(*numbers[:8])) * 10**9
+    except ValueError:
+        return 0
+
+
+_TIME = "([0-9]{4})([0-9]{2})([0-9]{2})T([0-9]{2})([0-9]{2})([0-9]{2})([+-][0-9]{2})([0-9]{2})"
+
+
+def _seconds(*numbers: int) -> int:
+    """Seconds since the Unix epoch, of the numbers of such a time."""
+    *time, zone_hours, zone_minutes = numbers
+    sign = -1 if zone_hours < 0 else 1
+    return calendar.timegm((*time, 0, 0, 0)) - 3600 * zone_hours - 60 * sign * zone_minutes
 
 
 def _chunk_of(folder: Path, top: Path) -> Path:

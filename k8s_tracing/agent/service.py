@@ -51,7 +51,7 @@ class Relay(Protocol):
     def read(self, path: Path) -> Iterable[Request]:
         """Read one chunk."""
 
-    def read_nothing(self) -> Iterable[Request]:
+    def read_nothing(self, path: Path) -> Iterable[Request]:
         """Take note of a chunk without traces: time goes on."""
 
     def finish(self) -> Iterable[Request]:
@@ -166,10 +166,8 @@ class Agent:
                 return False
             if not chunk.path.exists():
                 continue  # there was no room for it
-            requests = (
-                self._relay.read_nothing() if chunk.is_empty else self._relay.read(chunk.path)
-            )
-            self._work = _Work(chunk, iter(requests), self._outbox.begin())
+            read = self._relay.read_nothing if chunk.is_empty else self._relay.read
+            self._work = _Work(chunk, iter(read(chunk.path)), self._outbox.begin())
             if not self._go_on():
                 return False
             self._on_turn(self.counts)

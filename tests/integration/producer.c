@@ -2,9 +2,10 @@
 /*
  * Records spans with consecutive ids, and nothing else: what the agent's tests count.
  *
- *     producer FIRST COUNT INTERVAL_US [hold]
+ *     producer FIRST COUNT INTERVAL_US [hold | open]
  *
- * With "hold" it stays when it is through, until its standard input ends.
+ * With "hold" it stays when it is through, until its standard input ends; with "open" it ends its
+ * spans only then.
  */
 #include <stdint.h>
 #include <stdio.h>
@@ -38,6 +39,39 @@ static void identify(void)
 	k8s_tracing_add_scope(1, "test", "1");
 }
 
+static void start_span(uint64_t id)
+{
+	struct k8s_tracing_start start = {
+		.trace_id_high = 1,
+		.trace_id_low = id,
+		.span_id = id,
+		.name = "work",
+		.scope_id = 1,
+		.kind = 1,
+		.flags = 1,
+	};
+
+	k8s_tracing_start_span(&start);
+}
+
+static void end_span(uint64_t id)
+{
+	struct k8s_tracing_end end = {
+		.trace_id_low = id,
+		.span_id = id,
+		.name = "",
+		.status_message = "",
+	};
+
+	k8s_tracing_end_span(&end);
+}
+
+static void wait_for_end_of_input(void)
+{
+	while (getchar() != EOF)
+		;
+}
+
 int main(int argc, char **argv)
 {
 	if (argc < 4)
@@ -45,34 +79,22 @@ int main(int argc, char **argv)
 	uint64_t first = strtoull(argv[1], NULL, 10);
 	uint64_t count = strtoull(argv[2], NULL, 10);
 	long interval_us = atol(argv[3]);
+	int hold = argc > 4 && strcmp(argv[4], "hold") == 0;
+	int open = argc > 4 && strcmp(argv[4], "open") == 0;
 
 	identify();
 	for (uint64_t i = 0; i < count; i++) {
-		struct k8s_tracing_start start = {
-			.trace_id_high = 1,
-			.trace_id_low = first + i,
-			.span_id = first + i,
-			.name = "work",
-			.scope_id = 1,
-			.kind = 1,
-			.flags = 1,
-		};
-		struct k8s_tracing_end end = {
-			.trace_id_low = start.trace_id_low,
-			.span_id = start.span_id,
-			.name = "",
-			.status_message = "",
-		};
-
-		k8s_tracing_start_span(&start);
-		k8s_tracing_end_span(&end);
+		start_span(first + i);
+		if (!open)
+			end_span(first + i);
 		if (interval_us)
 			usleep(interval_us);
 	}
 	puts("done");
 	fflush(stdout);
-	if (argc > 4)
-		while (getchar() != EOF)
-			;
+	if (hold || open)
+		wait_for_end_of_input();
+	for (uint64_t i = 0; open && i < count; i++)
+		end_span(first + i);
 	return 0;
 }

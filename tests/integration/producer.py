@@ -26,16 +26,31 @@ def program() -> Path:
 
 
 def start(
-    env: Mapping[str, str], first: int, count: int, *, interval_us: int = 0, hold: bool = False
+    env: Mapping[str, str],
+    first: int,
+    count: int,
+    *,
+    interval_us: int = 0,
+    hold: bool = False,
+    keep_open: bool = False,
+    **as_user: int,
 ) -> "subprocess.Popen[str]":
-    """Start it; its spans have the ids from `first` on."""
-    arguments = [str(first), str(count), str(interval_us), *(["hold"] if hold else [])]
+    """Start it; its spans have the ids from `first` on.
+
+    Args:
+        hold: it stays when it is through, until its standard input ends.
+        keep_open: likewise, and it ends its spans only then.
+        as_user: user and group, if they are others.
+    """
+    mode = [*(["hold"] if hold else []), *(["open"] if keep_open else [])]
+    arguments = [str(first), str(count), str(interval_us), *mode]
     return subprocess.Popen(
         [program(), *arguments],
         env=dict(os.environ) | dict(env),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
+        **as_user,
     )
 
 

@@ -8,10 +8,12 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from k8s_tracing.otlp import parse_request, read_json_lines
 from tests.integration import producer
 from tests.integration.producer import no_producer_left  # noqa: F401
 from tests.support.ports import free_port
+from tests.support.user_agent import UserAgents
 from tests.support.wait import wait_for
 
 # Nothing of these tests takes this long; a machine with other work may.
@@ -141,6 +144,11 @@ def ids_in(path: Path) -> list[int]:
     return sorted(int(span.span_id, 16) for span in read_json_lines(path))
 
 
+def arrived(path: Path, span_id: int) -> bool:
+    """The last line may be half written."""
+    return path.exists() and f'"{span_id:016x}"' in path.read_text()
+
+
 def test_spans_arrive_while_it_runs_and_nothing_is_left(folder: Path, receiver: Receiver) -> None:
     file = folder / "spans.jsonl"
     arguments = ["--endpoint", receiver.url, "--output-file", str(file)]
@@ -241,74 +249,60 @@ def test_a_kill_at_any_moment_loses_nothing(folder: Path, receiver: Receiver) ->
     assert set(receiver.seen) == expected
 
 
-# What root's processes find is one for the whole machine. So this agent runs as a user who has LTTNG_HOME for himself;
-# modules are imported first, because this user may not be able to reach the interpreter's.
-# Everything is loaded before: the checkout and the interpreter may lie in a home that others cannot read.
-AS_USER = """
-import os, sys
-import k8s_tracing.agent.main, k8s_tracing.agent.relay, k8s_tracing.cli, k8s_tracing.otlp
-k8s_tracing.agent.relay._load()
-if os.geteuid() == 0:
-    os.setgroups([]); os.setresgid(65534, 65534, 65534); os.setresuid(65534, 65534, 65534)
-sys.exit(k8s_tracing.cli.main(["agent", *sys.argv[1:]]))
-"""
+def test_the_users_daemon_goes_on_while_the_agent_is_dead(folder: Path) -> None:
+    with UserAgents(folder, os.environ) as agents:
 
+        def produce(first: int) -> set[int]:
+            with producer.start(agents.env, first, 500, **agents.as_user) as process:
+                process.communicate(timeout=PATIENCE_S)
+            assert process.returncode == 0
+            return set(range(first, first + 500))
 
-def test_the_users_daemon_goes_on_while_the_agent_is_dead(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder.chmod(0o777)
-    home, spool, file = folder / "home", folder / "spool", folder / "spans.jsonl"
-    for each in (home, spool):
-        each.mkdir()
-        each.chmod(0o777)
-    monkeypatch.setenv("LTTNG_HOME", str(home))
-    monkeypatch.setenv("LTTNG_UST_REGISTER_TIMEOUT", "10000")
-    as_user = {"user": 65534, "group": 65534} if os.geteuid() == 0 else {}
-    arguments = ["--spool", spool, "--output-file", file, "--rotation-s", "0.6", "--listen", "none"]
-
-    def start() -> "subprocess.Popen[str]":
-        started = subprocess.Popen(
-            [sys.executable, "-c", AS_USER, *arguments], stderr=subprocess.PIPE, text=True
-        )
-        running.append(started)
-        assert started.stderr is not None
-        said = []
-        for line in started.stderr:
-            said.append(line)
-            if "sending to" in line:
-                return started
-        raise AssertionError(f"the agent ended: {said}")
-
-    def produce(first: int) -> set[int]:
-        command = [str(producer.program()), str(first), "500", "200"]
-        subprocess.run(command, check=True, **as_user)  # type: ignore[call-overload]
-        return set(range(first, first + 500))
-
-    running: list[subprocess.Popen[str]] = []
-    try:
-        first = start()
+        first = agents.start()
         expected = produce(1)
         first.kill()
         first.wait()
-        pid = int((spool / "lttng-sessiond.pid").read_text())
-        assert group_alive(pid)
+        pid = agents.daemon_pid
         expected |= produce(1000)
-        second = start()
+        second = agents.start()
         expected |= produce(2000)
         second.send_signal(signal.SIGTERM)
         log = second.communicate(timeout=PATIENCE_S)[1]
         assert second.returncode == 0, log
-    finally:
-        for process in running:
-            process.kill()
-            process.wait()
-            if process.stderr is not None:
-                process.stderr.close()
-    assert set(ids_in(file)) == expected
+    assert set(ids_in(agents.file)) == expected
     assert not group_alive(pid)
     # The next agent would go on with spans that are open.
-    assert [path.name for path in spool.iterdir()] == ["relay.state"]
+    assert [path.name for path in agents.spool.iterdir()] == ["relay.state"]
+
+
+def test_spans_that_are_open_when_the_agent_is_killed_arrive_whole(folder: Path) -> None:
+    """Their starts were in chunks that are long deleted."""
+    with UserAgents(folder, os.environ) as agents:
+        first = agents.start()
+        held = producer.start(agents.env, 1, 20, keep_open=True, **agents.as_user)
+        assert producer.is_done(held)
+        opened_before_ns = time.time_ns()
+        # these are recorded after the others, so the chunks with the starts have been read when they arrive
+        for number in (100, 200, 300):
+            with producer.start(agents.env, number, 10, **agents.as_user) as process:
+                process.communicate(timeout=PATIENCE_S)
+            last = number + 9
+            wait_for("their spans", partial(arrived, agents.file, last), PATIENCE_S)
+        first.kill()
+        first.wait()
+        assert not set(range(1, 21)) & set(ids_in(agents.file))
+        closed_after_ns = time.time_ns()
+        held.communicate(timeout=PATIENCE_S)  # its input ends, and so do its spans
+        second = agents.start()
+        second.send_signal(signal.SIGTERM)
+        log = second.communicate(timeout=PATIENCE_S)[1]
+        assert second.returncode == 0, log
+    spans = [span for span in read_json_lines(agents.file) if int(span.span_id, 16) <= 20]
+    assert sorted(int(span.span_id, 16) for span in spans) == list(range(1, 21))
+    for span in spans:
+        assert not span.unfinished
+        assert (span.name, span.service_name, span.scope_name) == ("work", "producer", "test")
+        assert span.start_time_ns < opened_before_ns < closed_after_ns < span.end_time_ns
 
 
 def test_what_cannot_be_sent_stays_on_disk(folder: Path, receiver: Receiver) -> None:

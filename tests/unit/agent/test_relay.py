@@ -28,6 +28,9 @@ from tests.support.spans import (
     start,
 )
 
+#: A chunk of a second in which nobody was registered.
+IDLE = Path("20261122T100000+0000-20261122T100001+0000-7")
+
 GOLDEN = Path(__file__).parents[2] / "golden" / "relay"
 
 
@@ -316,7 +319,7 @@ class TestProcesses:
         with Relay() as relay:
             assert decode(relay.read(first)) == []
             for _ in range(3):
-                assert decode(relay.read_nothing()) == []
+                assert decode(relay.read_nothing(IDLE)) == []
                 assert relay.stats.waiting_spans == 1
             (span,) = decode(relay.read(chunk(tmp_path, 1, announced(S))))
             assert (span.service_name, relay.stats.waiting_spans) == ("shop", 0)

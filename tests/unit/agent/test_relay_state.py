@@ -151,6 +151,6 @@ def test_no_bytes_whatever_do_harm(state: bytes, data: st.DataObject) -> None:
             relay.restore(signed(state, bytes(body)))
         except RelayError:
             return
-        list(relay.read_nothing())
+        list(relay.read_nothing("idle"))
         relay.save()
         list(relay.finish())

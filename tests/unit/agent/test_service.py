@@ -41,7 +41,7 @@ class FakeRelay:
                 raise RelayError("broken")
             yield FakeRequest(f"{name}{part}".encode(), 10)
 
-    def read_nothing(self) -> Iterator[FakeRequest]:
+    def read_nothing(self, path: Path) -> Iterator[FakeRequest]:
         yield FakeRequest(b"late", 1)
 
     def finish(self) -> Iterator[FakeRequest]:
