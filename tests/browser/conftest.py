@@ -35,20 +35,25 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture
-def page(browser: Browser) -> Iterator[Page]:
+def browser_says() -> list[str]:
+    """Errors and warnings of `page`. A test takes out what it expects of them; what is left fails it."""
+    return []
+
+
+@pytest.fixture
+def page(browser: Browser, browser_says: list[str]) -> Iterator[Page]:
     """A tab of its own. A script that fails, or something that the policy stops, fails the test."""
     context = browser.new_context(viewport={"width": 1280, "height": 800}, color_scheme="light")
     context.set_default_timeout(TIMEOUT_MS)
     tab = context.new_page()
-    complaints: list[str] = []
-    tab.on("pageerror", lambda error: complaints.append(str(error)))
+    tab.on("pageerror", lambda error: browser_says.append(str(error)))
     tab.on(
         "console",
-        lambda said: complaints.append(said.text) if said.type in ("error", "warning") else None,
+        lambda said: browser_says.append(said.text) if said.type in ("error", "warning") else None,
     )
     yield tab
     context.close()
-    assert complaints == []
+    assert browser_says == []
 
 
 class _Static(http.server.SimpleHTTPRequestHandler):
