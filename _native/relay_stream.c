@@ -60,14 +60,15 @@ static const char *read_header(struct ctf *ctf, struct stream *stream)
 	const struct metadata *metadata = &ctf->metadata;
 	struct cursor *cursor = &stream->cursor;
 
+	stream->class = NULL;
 	if (metadata->packet_header && decode(cursor, metadata->packet_header, CTF_NO_SLOT) < 0)
 		return "a packet's header is cut off";
+	stream->class = metadata_stream(metadata, value_of(stream, metadata->stream_id_slot, 0));
 	if (value_of(stream, metadata->magic_slot, MAGIC) != MAGIC)
 		return "a packet has no magic number";
 	if (metadata->has_uuid && metadata->uuid_slot != CTF_NO_SLOT &&
 	    memcmp(cursor->values[metadata->uuid_slot].at, metadata->uuid, CTF_UUID_SIZE) != 0)
 		return "a packet is of another trace";
-	stream->class = metadata_stream(metadata, value_of(stream, metadata->stream_id_slot, 0));
 	return stream->class ? NULL : "a packet is of a stream that is not declared";
 }
 
@@ -98,7 +99,7 @@ static const char *read_context(struct ctf *ctf, struct stream *stream)
 static int open_packet(struct ctf *ctf, struct stream *stream)
 {
 	while (stream->next < stream->file.size) {
-		const char *error;
+		const char *error, *worse = NULL;
 
 		stream->packet = stream->next;
 		stream->next = stream->file.size;
@@ -109,8 +110,10 @@ static int open_packet(struct ctf *ctf, struct stream *stream)
 			.values = ctf->values,
 		};
 		error = read_header(ctf, stream);
+		if (stream->class) /* the context has the size, by which a bad packet is left out */
+			worse = read_context(ctf, stream);
 		if (!error)
-			error = read_context(ctf, stream);
+			error = worse;
 		if (!error) {
 			start_clock(stream);
 			count_lost(ctf, stream);

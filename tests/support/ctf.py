@@ -211,12 +211,12 @@ class _Writer:
             self.integer("u64", time_ns)
         elif self.style.header == "large":
             self.align(16)
-            fits = number < 65535 and 0 <= passed < 1 << 32
+            fits = number < 65535 and passed < 1 << 32
             self.integer("u16", number if fits else 65535)
             self.time(number, time_ns, 32 if fits else 64)
         else:
             self.align(32)
-            if number < 31 and 0 <= passed < 1 << 27:
+            if number < 31 and passed < 1 << 27:
                 time = time_ns % (1 << 27)
                 both = time << 5 | number if self.style.byte_order == "le" else number << 27 | time
                 self.data += both.to_bytes(4, self.order)
