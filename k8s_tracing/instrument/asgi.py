@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapping
 from typing import Any, TypeAlias
 
+from opentelemetry import context as context_api
 from opentelemetry.trace import Span, SpanKind, StatusCode
 
 from k8s_tracing import api
@@ -83,10 +84,20 @@ class TracingMiddleware:
             return
         method = scope.get("method", "GET")  # a WebSocket starts as a GET
         headers = _headers(scope.get("headers", ()))
+        # Made current as a whole: the request's baggage is for whoever handles it.
+        token = context_api.attach(api.extract(headers))
+        try:
+            await self._handle(scope, receive, send, method, headers)
+        finally:
+            context_api.detach(token)
+
+    async def _handle(
+        self, scope: Scope, receive: Receive, send: Send, method: str, headers: dict[str, str]
+    ) -> None:
+        kind = scope["type"]
         with api.span(
             span_name(method),
             _attributes(scope, method, headers) if api.backend_name() != "noop" else None,
-            context=api.extract(headers),
             kind=SpanKind.SERVER,
             record_exception=False,
             set_status_on_exception=False,

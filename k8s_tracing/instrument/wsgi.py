@@ -65,10 +65,24 @@ class TracingMiddleware:
             return self.app(environ, start_response)
         method = environ["REQUEST_METHOD"]
         headers = _headers(environ)
+        # Made current as a whole: the request's baggage is for whoever handles it.
+        token = context_api.attach(api.extract(headers))
+        try:
+            return self._handle(environ, start_response, method, path, headers)
+        finally:
+            context_api.detach(token)
+
+    def _handle(
+        self,
+        environ: Environ,
+        start_response: StartResponse,
+        method: str,
+        path: str,
+        headers: dict[str, str],
+    ) -> Iterable[bytes]:
         with api.span(
             span_name(method),
             _attributes(environ, method, path, headers) if api.backend_name() != "noop" else None,
-            context=api.extract(headers),
             kind=SpanKind.SERVER,
             record_exception=False,
             set_status_on_exception=False,

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from opentelemetry import propagate, trace
+from opentelemetry import baggage, propagate, trace
 from opentelemetry.propagators.b3 import B3MultiFormat
 from starlette.applications import Starlette
 from starlette.background import BackgroundTask
@@ -167,6 +167,20 @@ def test_a_response_names_its_span_when_asked_to(spans: list[SpanRecord]) -> Non
 def test_a_response_names_no_span_unless_asked_to(spans: list[SpanRecord]) -> None:
     [start, _] = run(TracingMiddleware(hello), scope())
     assert start["headers"] == []
+
+
+def test_the_baggage_of_a_request_is_there_for_who_handles_it(spans: list[SpanRecord]) -> None:
+    seen: dict[str, object] = {}
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        seen.update(baggage.get_all())
+        await hello(scope, receive, send)
+
+    headers = [(b"traceparent", TRACEPARENT.encode()), (b"baggage", b"session=s1,customer=Trom")]
+    run(TracingMiddleware(app), scope(headers=headers))
+    assert seen == {"session": "s1", "customer": "Trom"}
+    assert spans[0].parent_span_id == SPAN_ID
+    assert not baggage.get_all()
 
 
 def test_a_scope_with_hardly_anything_in_it(spans: list[SpanRecord]) -> None:

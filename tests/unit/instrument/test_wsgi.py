@@ -57,6 +57,21 @@ def hello(environ: Environ, start_response: Any) -> Iterable[bytes]:
     return [b"hello"]
 
 
+def test_the_baggage_of_a_request_is_there_for_who_handles_it(spans: list[SpanRecord]) -> None:
+    seen: list[object] = []
+
+    def app(environ: Environ, start_response: Any) -> Iterator[bytes]:
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        for _ in range(2):
+            seen.append(baggage.get_baggage("session"))
+            yield b"part"
+
+    run(TracingMiddleware(app), environ(HTTP_BAGGAGE="session=s1", HTTP_TRACEPARENT=TRACEPARENT))
+    assert seen == ["s1", "s1"]
+    assert spans[0].parent_span_id == SPAN_ID
+    assert not baggage.get_all()
+
+
 def test_a_request_is_a_server_span_with_the_attributes_of_http(spans: list[SpanRecord]) -> None:
     request = environ(
         "/caf\xc3\xa9",
