@@ -2,88 +2,30 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 import requests
-from hotrod.processes import Hotrod
 
 from tests.support.folder import open_folder
+from tests.support.hotrod import (
+    CUSTOMERS,
+    SERVICES,
+    Chain,
+    is_error,
+    kind_of,
+    lttng_and_agent,
+    missing_parents,
+    running,
+    tree,
+)
 from tests.support.jaeger import Jaeger
 from tests.support.viewer import Viewer
-from tests.support.wait import wait_for
 
-CUSTOMERS = ("123", "392", "567", "731")
-SERVICES = {"frontend", "customer", "driver", "route"}
-#: What a dispatch must have at least: Jaeger's own HotROD has 39 or 40 spans.
-SPANS = 40
-
-Span = dict[str, Any]
-
-
-@dataclass
-class Chain:
-    """Where to send requests, and the Jaeger, or our viewer in its place, in which their traces end up."""
-
-    url: str
-    jaeger: Jaeger | Viewer
-
-    def dispatch(self, customer: str) -> str:
-        """Order a ride; return its trace id."""
-        answer = requests.get(
-            f"{self.url}/dispatch",
-            {"customer": customer},
-            headers={"baggage": f"session=s1,request=s1-{customer}"},
-            timeout=30,
-        )
-        assert answer.status_code == 200, answer.text
-        return answer.headers["traceresponse"].split("-")[1]
-
-    def trace(self, trace_id: str) -> list[Span]:
-        """Return a trace from Jaeger when it is whole."""
-        found: list[Span] = []
-
-        def is_whole() -> bool:
-            before = len(found)
-            found[:] = self.jaeger.query.trace(trace_id)
-            return len(found) >= SPANS and len(found) == before and not missing_parents(found)
-
-        wait_for(f"trace {trace_id}", is_whole, 40, interval_s=0.5)
-        return found
-
-
-def missing_parents(spans: list[Span]) -> set[str]:
-    known = {span["spanId"] for span in spans} | {""}
-    return {span.get("parentSpanId", "") for span in spans} - known
-
-
-@contextmanager
-def lttng_and_agent(directory: Path, *options: str) -> Iterator[dict[str, str]]:
-    """An agent with a daemon of its own; yields what services need in their environment."""
-    private = directory / "lttng"
-    command = [sys.executable, "-m", "k8s_tracing", "agent", "--private", str(private), *options]
-    log = directory / "agent.log"
-    with log.open("wb") as stream:
-        agent = subprocess.Popen(command, stdout=stream, stderr=stream)
-    try:
-        ready = private / "env.json"
-        wait_for("the agent", lambda: ready.exists() or agent.poll() is not None, 60)
-        assert agent.poll() is None, log.read_text()
-        yield json.loads(ready.read_text())["environment"] | {"K8S_TRACING_BACKEND": "lttng"}
-    finally:
-        agent.terminate()
-        agent.wait(60)
-    assert agent.returncode == 0, log.read_text()
+#: The first dispatch of all, in which three answers of Redis are lost.
+GOLDEN = Path(__file__).parents[1] / "golden" / "hotrod" / "first_dispatch.txt"
 
 
 @pytest.fixture(scope="module")
@@ -122,84 +64,124 @@ def traced(way: str, directory: Path, jaeger: Jaeger | Viewer) -> Iterator[Chain
             "OTEL_EXPORTER_OTLP_ENDPOINT": jaeger.otlp_http_endpoint,
             "OTEL_BSP_SCHEDULE_DELAY": "500",
         }
-        with hotrod(directory, env) as url:
-            yield Chain(url, jaeger)
+        with running(directory, env) as services:
+            yield Chain(services, jaeger)
         return
     if way.endswith("grpc"):
         options = ["--endpoint", jaeger.otlp_grpc_endpoint, "--protocol", "grpc"]
     else:
         options = ["--endpoint", jaeger.otlp_http_endpoint]
-    with lttng_and_agent(directory, *options) as env, hotrod(directory, env) as url:
-        yield Chain(url, jaeger)
+    with lttng_and_agent(directory, *options) as env, running(directory, env) as services:
+        yield Chain(services, jaeger)
 
 
-@contextmanager
-def hotrod(directory: Path, env: dict[str, str]) -> Iterator[str]:
-    with Hotrod(directory, dict(os.environ) | env) as services:
-        services.wait_until_healthy()
-        yield f"http://{services.addresses['frontend']}"
+@pytest.fixture(scope="module")
+def first(chain: Chain) -> str:
+    """The trace id of the first dispatch after the start: which answers are lost depends on it."""
+    return chain.dispatch("123")
 
 
-def test_a_dispatch_is_one_whole_trace(chain: Chain) -> None:
-    spans = chain.trace(chain.dispatch("123"))
-    by_id = {span["spanId"]: span for span in spans}
-    roots = [span for span in spans if not span.get("parentSpanId")]
-    assert [(root["service"], root["name"]) for root in roots] == [("frontend", "GET /dispatch")]
+def test_a_dispatch_is_exactly_this_tree(chain: Chain, first: str) -> None:
+    spans = chain.trace(first)
     assert missing_parents(spans) == set()
+    assert tree(spans) == GOLDEN.read_text()
     assert {span["service"] for span in spans} == SERVICES
+    assert len({span["resource"]["process.pid"] for span in spans}) == len(SERVICES)
 
-    def path(span: Span) -> str:
-        above = by_id.get(span.get("parentSpanId", ""))
-        return (path(above) + " > " if above else "") + f"{span['service']} {span['name']}"
 
-    paths = Counter(path(span) for span in spans)
-    top = "frontend GET /dispatch > frontend find the best driver"
-    customer = f"{top} > frontend GET > customer GET /customer"
-    find_nearest = "/driver.DriverService/FindNearest"
-    driver = f"{top} > frontend {find_nearest} > driver {find_nearest}"
-    assert paths[f"{customer} > customer find customer > customer SELECT"] == 1
-    assert paths[f"{driver} > driver GEOSEARCH"] == 1
-    assert paths[f"{driver} > driver HGETALL"] in (12, 13)  # ten, and those that timed out
-    assert paths[f"{top} > frontend GET > route GET /route"] == 10
-    assert sum(paths.values()) == len(spans)
+def test_a_lost_answer_is_asked_for_again(chain: Chain, first: str) -> None:
+    attempts = [span for span in chain.trace(first) if span["name"] == "HGETALL"]
+    keys = [span["attributes"]["db.query.parameter.0"] for span in attempts]
+    assert len(set(keys)) == 10
+    for number, span in enumerate(attempts):
+        if is_error(span):
+            assert span["attributes"]["error.type"] == "redis.exceptions.TimeoutError"
+            assert [event["name"] for event in span["events"]] == ["exception"]
+            assert keys[number + 1] == keys[number]
 
 
 def test_what_jaeger_has_of_a_span(chain: Chain) -> None:
     spans = chain.trace(chain.dispatch("392"))
-    first = {(span["service"], span["name"]): span for span in reversed(spans)}
-    root = first["frontend", "GET /dispatch"]
-    assert root["kind"] in (2, "SPAN_KIND_SERVER")
-    assert root["attributes"]["http.response.status_code"] == 200
+    by_name = {(span["service"], kind_of(span), span["name"]): span for span in reversed(spans)}
+
+    def attributes(service: str, kind: str, name: str) -> dict[str, object]:
+        found: dict[str, object] = by_name[service, kind, name]["attributes"]
+        return found
+
+    root = by_name["frontend", "SERVER", "GET /dispatch"]
     assert root["resource"]["service.name"] == "frontend"
-    assert (
-        root["resource"]["process.pid"] != first["route", "GET /route"]["resource"]["process.pid"]
-    )
-    select = first["customer", "SELECT"]
-    assert select["attributes"][
-        "db.system.name" if "db.system.name" in select["attributes"] else "db.system"
-    ]
-    lookup = first["customer", "find customer"]
-    assert lookup["attributes"]["request"] == "s1-392"
-    timed_out = [
-        span for span in spans if span.get("status", {}).get("code") in (2, "STATUS_CODE_ERROR")
-    ]
-    assert {span["name"] for span in timed_out} == {"HGETALL"}
-    assert any(event["name"] == "exception" for event in timed_out[0]["events"])
+    expected = {
+        ("frontend", "SERVER", "GET /dispatch"): {
+            "http.request.method": "GET",
+            "http.route": "/dispatch",
+            "http.response.status_code": 200,
+            "url.path": "/dispatch",
+            "url.query": "customer=392",
+            "url.scheme": "http",
+        },
+        ("frontend", "CLIENT", "GET"): {
+            "http.request.method": "GET",
+            "http.response.status_code": 200,
+            "server.address": "127.0.0.1",
+            "server.port": chain.hotrod.addresses["customer"].port,
+        },
+        ("customer", "INTERNAL", "find customer"): {"request": "s1-392"},
+        ("customer", "CLIENT", "SELECT"): {"db.system.name": "sqlite"},
+        ("driver", "SERVER", "/driver.DriverService/FindNearest"): {
+            "rpc.system": "grpc",
+            "rpc.service": "driver.DriverService",
+            "rpc.method": "FindNearest",
+        },
+        ("driver", "CLIENT", "GEOSEARCH"): {
+            "db.system.name": "redis",
+            "db.operation.name": "GEOSEARCH",
+        },
+        ("route", "SERVER", "GET /route"): {"http.route": "/route"},
+    }
+    for key, some in expected.items():
+        assert attributes(*key).items() >= some.items(), key
+    best = attributes("frontend", "INTERNAL", "find the best driver")
+    assert best["customer"] == "Trom_Chocolatier"
+    assert str(best["driver"]).startswith("T7")
     for span in spans:
         assert int(span["startTimeUnixNano"]) <= int(span["endTimeUnixNano"])
+
+
+def test_log_lines_are_events_of_the_span_they_were_written_in(chain: Chain, first: str) -> None:
+    events = {
+        (span["service"], span["name"], event["name"])
+        for span in chain.trace(first)
+        for event in span.get("events", [])
+    }
+    find_nearest = "/driver.DriverService/FindNearest"
+    assert events >= {
+        ("frontend", "GET /dispatch", "Dispatch requested"),
+        ("frontend", "find the best driver", "Found drivers"),
+        ("customer", "find customer", "Acquired lock; 0 transactions waiting behind"),
+        ("driver", find_nearest, "Searching for nearby drivers"),
+        ("driver", find_nearest, "Retrying after an error of Redis"),
+        ("route", "GET /route", "Finding a route"),
+    }
 
 
 def test_dispatches_in_parallel_do_not_mix(chain: Chain) -> None:
     with ThreadPoolExecutor(20) as pool:
         ids = list(pool.map(chain.dispatch, CUSTOMERS * 5))
     assert len(set(ids)) == 20
-    for trace_id in ids:
-        spans = chain.trace(trace_id)
+    for customer, spans in zip(CUSTOMERS * 5, chain.traces(ids), strict=True):
         assert len([span for span in spans if not span.get("parentSpanId")]) == 1
         assert sum(span["name"] == "GET /route" for span in spans) == 10
         assert len(spans) in (41, 42)
+        [lookup] = [span for span in spans if span["name"] == "find customer"]
+        assert lookup["attributes"]["request"] == f"s1-{customer}"
 
 
-def test_jaeger_knows_the_services(chain: Chain) -> None:
-    chain.trace(chain.dispatch("731"))
+def test_the_route_service_knows_whom_it_calculated_for(chain: Chain, first: str) -> None:
+    said = requests.get(f"http://{chain.hotrod.addresses['route']}/debug/vars", timeout=10).json()
+    assert said["route.calc.by.customer.sec"]["Rachel's_Floral_Designs"] > 0
+    assert set(said["route.calc.by.session.sec"]) == {"s1"}
+
+
+def test_jaeger_knows_the_services(chain: Chain, first: str) -> None:
+    chain.trace(first)
     assert set(chain.jaeger.query.services()) >= SERVICES
