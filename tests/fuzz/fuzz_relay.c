@@ -104,7 +104,7 @@ static void read_folder(struct relay *relay)
 {
 	if (relay_open(relay, "folder") == 0)
 		take_requests(relay);
-	relay_end_chunk(relay);
+	relay_end_chunk(relay, 1000000000);
 	take_requests(relay);
 }
 
