@@ -27,6 +27,8 @@ try:
     from google.protobuf import json_format
     from google.protobuf.message import DecodeError
     from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+    from opentelemetry.proto.resource.v1.resource_pb2 import Resource
+    from opentelemetry.proto.trace.v1.trace_pb2 import Span
 except ImportError as error:  # pragma: no cover
     raise K8sTracingError(
         f"{error}: OTLP is read with opentelemetry-proto; pip install 'k8s-tracing[agent]'"
@@ -34,7 +36,6 @@ except ImportError as error:  # pragma: no cover
 
 if TYPE_CHECKING:
     from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
-    from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 _KINDS = ("INTERNAL", "INTERNAL", "SERVER", "CLIENT", "PRODUCER", "CONSUMER")  # 0: unspecified
 _STATUSES = ("UNSET", "OK", "ERROR")
@@ -67,6 +68,20 @@ def to_request(spans: Iterable[SpanRecord]) -> bytes:
             groups[scope_key].scope.version = span.scope_version
         _put_span(groups[scope_key].spans.add(), span)
     return request.SerializeToString()
+
+
+def span_fields(name: str, attributes: Attributes) -> bytes:
+    """Encode a name and attributes as fields of OTLP's `Span`, to be put into one."""
+    span = Span(name=name)
+    _put_attributes(span.attributes, attributes)
+    return span.SerializeToString()
+
+
+def resource_fields(attributes: Attributes) -> bytes:
+    """Encode attributes as fields of OTLP's `Resource`."""
+    resource = Resource()
+    _put_attributes(resource.attributes, attributes)
+    return resource.SerializeToString()
 
 
 def to_json_line(body: bytes) -> str:

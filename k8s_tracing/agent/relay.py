@@ -8,7 +8,6 @@ out one request at a time, so that memory does not grow with the size of a chunk
 from __future__ import annotations
 
 import calendar
-import functools
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -16,16 +15,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-import cffi
-
-import k8s_tracing
 from k8s_tracing.errors import RelayError
+from k8s_tracing.libraries import load
 
 if TYPE_CHECKING:
     from typing_extensions import Self
-
-_LIBRARY = "libk8s_tracing_relay.so"
-_CDEF = "relay.cdef.txt"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +73,7 @@ class Relay:
             request; what does take longer (a websocket, a batch job) is seen while it runs, and sent again at its end.
 
     Raises:
-        RelayError: The native library is missing or cannot be loaded.
+        K8sTracingError: The native library is missing or cannot be loaded.
     """
 
     def __init__(
@@ -90,7 +84,7 @@ class Relay:
         wait_s: float = 15.0,
         max_age_s: float = 3600.0,
     ) -> None:
-        self._ffi, self._lib = _load()
+        self._ffi, self._lib = load("relay")
         options = self._ffi.new(
             "struct relay_options *",
             {
@@ -269,28 +263,6 @@ def is_valid_fields(message: str, fields: bytes) -> bool:
         message: What they are fields of: `RESOURCE`, `SPAN`, `SPAN_EVENT` or `SPAN_LINK`.
         fields: Bytes that may be anything.
     """
-    ffi, lib = _load()
+    ffi, lib = load("relay")
     kind = getattr(lib, f"RELAY_{message}")
     return bool(lib.relay_valid_fields(kind, ffi.from_buffer(fields), len(fields)))
-
-
-@functools.cache
-def _load() -> tuple[cffi.FFI, Any]:
-    ffi = cffi.FFI()
-    ffi.cdef(_installed(_CDEF).read_text())
-    library = _installed(_LIBRARY)
-    try:
-        return ffi, ffi.dlopen(str(library))
-    except OSError as error:
-        raise RelayError(f"the relay cannot be loaded: {error}. Reinstall k8s-tracing") from error
-
-
-def _installed(name: str) -> Path:
-    """Find what the build put beside the package: in an editable install that is not beside its source."""
-    for folder in k8s_tracing.__path__:
-        path = Path(folder) / name
-        if path.is_file():
-            return path
-    raise RelayError(
-        f"{name} is not installed: this build has no relay. Reinstall k8s-tracing where there is a C compiler"
-    )

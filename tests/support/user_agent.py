@@ -17,8 +17,8 @@ USER_ID = 65534
 # Everything is loaded before: the checkout and the interpreter may lie in a home that others cannot read.
 _AS_USER = f"""
 import os, sys
-import k8s_tracing.agent.main, k8s_tracing.agent.relay, k8s_tracing.cli, k8s_tracing.otlp
-k8s_tracing.agent.relay._load()
+import k8s_tracing.agent.main, k8s_tracing.agent.relay, k8s_tracing.cli, k8s_tracing.libraries, k8s_tracing.otlp
+k8s_tracing.libraries.load("relay")
 if os.geteuid() == 0:
     os.setgroups([]); os.setresgid(*[{USER_ID}] * 3); os.setresuid(*[{USER_ID}] * 3)
 sys.exit(k8s_tracing.cli.main(["agent", *sys.argv[1:]]))

@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the Services and endpoints behind addresses are called."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+from k8s_tracing.errors import K8sTracingError
+
+
+class Service(NamedTuple):
+    """What is said of a Service.
+
+    Attributes:
+        name: Of its spans.
+        resource: Who they are of.
+        attributes: Of its spans.
+        of_requests: Attributes of the requests that go through it.
+    """
+
+    name: str
+    resource: dict[str, Any]
+    attributes: dict[str, Any]
+    of_requests: dict[str, Any]
+
+
+class Names(Protocol):
+    """Where names come from; asked from one thread."""
+
+    def service(self, address: str, port: int) -> Service | None:
+        """The Service with that virtual IP and port."""
+
+    def endpoint(self, address: str, port: int) -> dict[str, Any]:
+        """Attributes of the endpoint at that address."""
+
+
+def describe(namespace: str, name: str, port: str, endpoints: int) -> Service:
+    """What is said of a port of a Service.
+
+    Args:
+        namespace: Its namespace.
+        name: Its name.
+        port: The port's name; may be empty.
+        endpoints: How many were there to choose from.
+    """
+    full = f"{namespace}/{name}:{port}" if port else f"{namespace}/{name}"
+    return Service(
+        f"service {full}",
+        {
+            "service.name": f"{namespace}/{name}",
+            "k8s.namespace.name": namespace,
+            "k8s.service.name": name,
+        },
+        {"k8s_tracing.service.endpoints": endpoints},
+        {"k8s_tracing.service.name": full},
+    )
+
+
+class StaticNames:
+    """Names from a table.
+
+    Args:
+        services: Each with `namespace`, `name`, `addresses` (virtual IPs) and `ports`: a list with `port`, perhaps
+            `name`, and `endpoints`: a list with `address`, `port`, and perhaps `pod` and `node`.
+
+    Raises:
+        K8sTracingError: The table is not like that.
+    """
+
+    def __init__(self, services: list[dict[str, Any]]) -> None:
+        self._services: dict[tuple[str, int], Service] = {}
+        self._endpoints: dict[tuple[str, int], dict[str, Any]] = {}
+        try:
+            for service in services:
+                self._add(service)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise K8sTracingError(
+                f"a Service in the table of names lacks something, or has it of another kind: {error!r}"
+            ) from error
+
+    @classmethod
+    def from_file(cls, path: Path) -> StaticNames:
+        """Read a table: JSON, an object with the list `services`.
+
+        Raises:
+            K8sTracingError: The file cannot be read, or is something else.
+        """
+        try:
+            content = json.loads(path.read_text())
+            services = content["services"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise K8sTracingError(
+                f"cannot read the names of Services from {path}: {error}"
+            ) from error
+        return cls(services)
+
+    def service(self, address: str, port: int) -> Service | None:
+        """The Service with that virtual IP and port."""
+        return self._services.get((address, port))
+
+    def endpoint(self, address: str, port: int) -> dict[str, Any]:
+        """Attributes of the endpoint at that address."""
+        return self._endpoints.get((address, port), {})
+
+    def _add(self, service: dict[str, Any]) -> None:
+        for port in service["ports"]:
+            endpoints = port.get("endpoints", [])
+            said = describe(
+                service["namespace"], service["name"], port.get("name", ""), len(endpoints)
+            )
+            for address in service["addresses"]:
+                self._services[address, int(port["port"])] = said
+            for endpoint in endpoints:
+                attributes = {
+                    key: endpoint[source]
+                    for key, source in (("k8s.pod.name", "pod"), ("k8s.node.name", "node"))
+                    if endpoint.get(source)
+                }
+                self._endpoints[endpoint["address"], int(endpoint["port"])] = attributes
