@@ -6,6 +6,7 @@
 
 #include "relay_parts.h"
 #include "relay_release.h"
+#include "relay_validate.h"
 
 #define DEFAULT_REQUEST_BYTES (1024 * 1024)
 #define DEFAULT_MEMORY_BYTES (256 * 1024 * 1024)
@@ -87,9 +88,9 @@ static int end_folder(struct relay *relay)
 	return spans_end_folder(&relay->spans);
 }
 
-int relay_open(struct relay *relay, const char *folder)
+int relay_open(struct relay *relay, const char *folder, const char *buffers)
 {
-	if (end_folder(relay) < 0)
+	if (end_folder(relay) < 0 || spans_begin_folder(&relay->spans, buffers) < 0)
 		return out_of_memory(relay);
 	relay->in_chunk = true;
 	return ctf_open(&relay->ctf, folder) < 0 ? relay_fail(relay, relay->ctf.error) : 0;
@@ -100,6 +101,8 @@ int relay_next(struct relay *relay, struct relay_request *request)
 	while (!output_take(&relay->output, request)) {
 		int more;
 
+		if (relay->output.processes.new)
+			return 2;
 		if (!relay->ctf.folder)
 			return 0;
 		more = ctf_step(&relay->ctf);
@@ -108,6 +111,71 @@ int relay_next(struct relay *relay, struct relay_request *request)
 		if (more < 0)
 			return relay_fail(relay, relay->ctf.error);
 	}
+	return 1;
+}
+
+static void describe(const struct process *process, struct relay_process *to)
+{
+	*to = (struct relay_process){
+		.instance_id = process->instance_id,
+		.pid_ns = process->origin.pid_ns,
+		.cgroup_ns = process->origin.cgroup_ns,
+		.vpid = process->origin.vpid,
+		.buffers = process->buffers,
+		.resource = process->resource.data,
+		.resource_size = process->resource.size,
+	};
+}
+
+int relay_new_process(const struct relay *relay, struct relay_process *process)
+{
+	if (!relay->output.processes.new)
+		return 0;
+	describe(relay->output.processes.new, process);
+	return 1;
+}
+
+int relay_identify(struct relay *relay, uint64_t instance_id, const uint8_t *resource,
+		   uint64_t size)
+{
+	struct process *process = table_get(&relay->output.processes.table, instance_id);
+
+	if (!process || !process->known)
+		return 0;
+	if (resource && fields_size(RELAY_RESOURCE, resource, size, false) < 0)
+		return relay_fail(relay, "this is no resource");
+	if (output_identify(&relay->output, process, resource, size) < 0)
+		return out_of_memory(relay);
+	return 1;
+}
+
+int relay_each_process(const struct relay *relay, uint64_t *cursor, struct relay_process *process)
+{
+	const struct table *table = &relay->output.processes.table;
+
+	while (*cursor <= table->mask) {
+		const struct process *found = table->entries[(*cursor)++].value;
+
+		if (found && found->known) {
+			describe(found, process);
+			return 1;
+		}
+	}
+	return 0;
+}
+
+int relay_lossy_buffers(const struct relay *relay, uint64_t number, struct relay_buffers *buffers)
+{
+	const struct gaps *gaps = &relay->spans.gaps;
+
+	if (number >= gaps->buffers_count)
+		return 0;
+	*buffers = (struct relay_buffers){
+		.key = gaps->buffers[number].key,
+		.name = gaps->buffers[number].name,
+		.lost_events = gaps->buffers[number].lost_events,
+		.gaps = gaps->buffers[number].gaps,
+	};
 	return 1;
 }
 

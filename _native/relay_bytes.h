@@ -132,6 +132,23 @@ static inline uint8_t *put_id(uint8_t *at, uint64_t part)
 	return put_bytes(at, &part, sizeof(part));
 }
 
+/* Damage within eight bytes, for one, is never missed: every step can be undone. */
+static inline uint64_t checksum(const uint8_t *bytes, size_t size)
+{
+	uint64_t sum = size;
+
+	for (uint64_t word; size; bytes += sizeof(word)) {
+		size_t step = size < sizeof(word) ? size : sizeof(word);
+
+		word = 0;
+		memcpy(&word, bytes, step);
+		sum = (sum ^ le64toh(word)) * 0x9e3779b97f4a7c15;
+		sum ^= sum >> 32;
+		size -= step;
+	}
+	return sum;
+}
+
 static inline size_t varint_size(uint64_t value)
 {
 	size_t size = 1;

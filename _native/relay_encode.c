@@ -46,10 +46,13 @@ static const uint8_t span_flags_tag[2] = {0x85, 0x01};
 static const uint8_t unfinished_attribute[] =
 	"\x4a\x1c\x0a\x16k8s_tracing.unfinished\x12\x02\x10\x01";
 
+/* The head of the attribute k8s_tracing.lost_events, a KeyValue whose value follows. */
+static const uint8_t lost_events_key[] = "\x0a\x17k8s_tracing.lost_events";
+
 /* The status of one that cannot end any more: error, and this message. */
 static const uint8_t gone_status[] = "\x7a\x27\x12\x23process ended before the span ended\x18\x02";
 
-#define FIXED_FIELDS_MAX 240 /* bytes of a span's fields of fixed size, with room to spare */
+#define FIXED_FIELDS_MAX 320 /* bytes of a span's fields of fixed size, with room to spare */
 
 static size_t text_size(const char *text)
 {
@@ -316,6 +319,17 @@ static int put_sorted(uint8_t *to, const struct span *span)
 	return 0;
 }
 
+static uint8_t *put_lost_events(uint8_t *at, uint64_t count)
+{
+	size_t key = sizeof(lost_events_key) - 1;
+	size_t value = 1 + varint_size(count);
+
+	at = put_length(at, OTLP_SPAN_ATTRIBUTES, key + length_field_size(value));
+	at = put_bytes(at, lost_events_key, key);
+	at = put_length(at, OTLP_VALUE, value);
+	return put_count(at, OTLP_INT_VALUE, count);
+}
+
 static uint8_t *put_fixed_fields(uint8_t *at, const struct span *span)
 {
 	int64_t end_ns = span->end_ns > span->start_ns ? span->end_ns : span->start_ns;
@@ -330,6 +344,8 @@ static uint8_t *put_fixed_fields(uint8_t *at, const struct span *span)
 	at = put_fixed64(at, SPAN_END_TIME, end_ns);
 	if (span->end != SPAN_ENDED)
 		at = put_bytes(at, unfinished_attribute, sizeof(unfinished_attribute) - 1);
+	if (span->lost_events)
+		at = put_lost_events(at, span->lost_events);
 	if (span->end == SPAN_PROCESS_GONE)
 		at = put_bytes(at, gone_status, sizeof(gone_status) - 1);
 	at = put_count(at, SPAN_DROPPED_ATTRIBUTES, span->dropped_attributes);

@@ -29,14 +29,16 @@ struct span {
 	uint64_t parent_span_id;
 	int64_t start_ns;
 	int64_t end_ns;
-	int64_t ended_at_ns; /* when the end was recorded, whatever time it gives */
+	int64_t ended_at_ns;   /* when the end was recorded, whatever time it gives */
+	int64_t started_at_ns; /* when the start was recorded */
 	int64_t since_ns;    /* by the relay's clock: when it started, then when it was reported */
 	uint64_t chunk;	     /* where the first of its events was, then where it was complete */
 	struct bytes fields; /* Span fields of any size: name, attributes, events, links, status */
 	uint32_t name_at;    /* the name's field in `fields` */
 	uint32_t name_size;  /* 0: none yet */
 	uint64_t last_event_ns;
-	uint32_t details; /* events and links seen */
+	uint64_t lost_events; /* to be handed out with */
+	uint32_t details;     /* events and links seen */
 	uint32_t dropped_attributes;
 	uint32_t dropped_events;
 	uint32_t dropped_links;

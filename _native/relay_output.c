@@ -21,7 +21,10 @@ int output_init(struct output *output, const struct relay_clock *clock,
 {
 	*output = (struct output){.clock = clock, .options = options, .stats = stats};
 	output->last = &output->first;
-	return processes_init(&output->processes, clock, options->memory_bytes / 4);
+	if (processes_init(&output->processes, clock, options->memory_bytes / 4) < 0)
+		return -1;
+	output->processes.identify = options->identify;
+	return 0;
 }
 
 static void free_request(struct request *request)
@@ -45,9 +48,14 @@ void output_free(struct output *output)
 	processes_free(&output->processes);
 }
 
+static bool has_resource(const struct process *process)
+{
+	return process->known && process->identified;
+}
+
 static bool ready(const struct process *process, const struct scope *scope)
 {
-	return (process->known || process->given_up) && (scope->known || scope->given_up);
+	return (has_resource(process) || process->given_up) && (scope->known || scope->given_up);
 }
 
 /* Before and after a change of what a process's spans wait for. */
@@ -69,8 +77,23 @@ int output_process(struct output *output, uint64_t instance_id, const struct rel
 
 	if (!process)
 		return -1;
+	if (process_contradicts(process, origin)) {
+		output->stats->contradicting_processes++;
+		return 0;
+	}
 	count_ready(output, process, -1);
-	ret = process_announce(&output->processes, process, resource, size);
+	ret = process_announce(&output->processes, process, origin, resource, size);
+	count_ready(output, process, 1);
+	return ret;
+}
+
+int output_identify(struct output *output, struct process *process, const uint8_t *resource,
+		    size_t size)
+{
+	int ret;
+
+	count_ready(output, process, -1);
+	ret = process_identify(&output->processes, process, resource, size);
 	count_ready(output, process, 1);
 	return ret;
 }
@@ -130,7 +153,7 @@ static void took_spans(struct output *output, const struct process *process, str
 	output->pending_bytes -= size;
 	output->stats->spans += spans;
 	output->stats->waiting_spans -= spans;
-	if (!process->known)
+	if (!has_resource(process))
 		output->stats->unknown_resources += spans;
 	if (!scope->known)
 		output->stats->unknown_scopes += spans;
@@ -170,9 +193,9 @@ static int64_t write_scope_spans(struct output *output, const struct process *pr
 static int write_resource_spans(struct output *output, struct request *request,
 				struct process *process)
 {
-	const uint8_t *resource = process->known ? process->resource.data : unknown_resource;
+	const uint8_t *resource = has_resource(process) ? process->resource.data : unknown_resource;
 	size_t resource_size =
-		process->known ? process->resource.size : sizeof(unknown_resource) - 1;
+		has_resource(process) ? process->resource.size : sizeof(unknown_resource) - 1;
 	size_t overhead = 2 * (1 + LENGTH_MAX) + resource_size;
 	size_t used = request->bytes.size + overhead;
 	size_t limit = output->options->request_bytes;
@@ -303,6 +326,9 @@ int output_restored(struct output *output, struct process *process)
 		output->pending_bytes += scope->spans.size;
 		output->stats->waiting_spans += scope->count;
 	}
+	process->identified |= !output->processes.identify;
+	if (process->known && !process->identified)
+		process_ask(&output->processes, process);
 	count_ready(output, process, 1);
 	if (has_spans(process))
 		add_pending(output, process);

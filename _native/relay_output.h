@@ -42,6 +42,10 @@ int output_process(struct output *output, uint64_t instance_id, const struct rel
 int output_scope(struct output *output, uint64_t instance_id, uint16_t scope_id, const char *name,
 		 const char *version, int64_t now_ns);
 
+/* The resource of a process is this one; NULL: what it announced. */
+int output_identify(struct output *output, struct process *process, const uint8_t *resource,
+		    size_t size);
+
 /* Add a finished span (Span fields); if it fills a request, make that. */
 int output_add(struct output *output, struct process *process, uint16_t scope_id,
 	       const struct bytes *span);

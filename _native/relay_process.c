@@ -133,14 +133,56 @@ static int replace(struct processes *processes, struct bytes *bytes, const uint8
 	return 0;
 }
 
-int process_announce(struct processes *processes, struct process *process, const uint8_t *resource,
-		     size_t size)
+bool process_contradicts(const struct process *process, const struct relay_origin *origin)
 {
+	return process->known &&
+	       (process->origin.vpid != origin->vpid || process->origin.pid_ns != origin->pid_ns);
+}
+
+void process_ask(struct processes *processes, struct process *process)
+{
+	struct process **at = &processes->new;
+
+	while (*at && *at != process)
+		at = &(*at)->next_new;
+	if (!*at) {
+		*at = process;
+		process->next_new = NULL;
+	}
+}
+
+int process_announce(struct processes *processes, struct process *process,
+		     const struct relay_origin *origin, const uint8_t *resource, size_t size)
+{
+	uint64_t claim = checksum(resource, size);
+
 	if (!process->instance_id || processes->bytes > processes->bytes_max)
+		return 0;
+	if (process->known && process->claim == claim)
 		return 0;
 	if (replace(processes, &process->resource, resource, size) < 0)
 		return -1;
 	process->known = true;
+	process->claim = claim;
+	process->origin = *origin;
+	process->identified = !processes->identify;
+	if (processes->identify)
+		process_ask(processes, process);
+	return 0;
+}
+
+int process_identify(struct processes *processes, struct process *process, const uint8_t *resource,
+		     size_t size)
+{
+	struct process **at = &processes->new;
+
+	if (resource && replace(processes, &process->resource, resource, size) < 0)
+		return -1;
+	process->identified = true;
+	while (*at && *at != process)
+		at = &(*at)->next_new;
+	if (*at)
+		*at = process->next_new;
 	return 0;
 }
 
@@ -181,6 +223,7 @@ void processes_forget_idle(struct processes *processes)
 		struct process *process = table->entries[i].value;
 
 		if (!process || process->pending || process->open_spans ||
+		    (process->known && !process->identified) ||
 		    processes->clock->now_ns - process->idle_since_ns < IDLE_NS) {
 			i++;
 			continue;

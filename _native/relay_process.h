@@ -41,9 +41,14 @@ struct process {
 	struct bytes resource; /* Resource fields */
 	struct scope *scopes;  /* by scope id */
 	size_t scope_count;
-	bool known;
+	bool known;	 /* it was announced */
+	bool identified; /* and its resource is what may be handed out */
 	bool given_up;
-	bool gone;	       /* it has ended */
+	bool gone;		    /* it has ended */
+	struct relay_origin origin; /* of the announcement */
+	uint64_t claim;		    /* checksum of the announced resource */
+	uint64_t buffers;	    /* that it records to; see relay_gaps.h */
+	struct process *next_new;
 	int64_t last_seen_ns;  /* the time of its last event */
 	int64_t idle_since_ns; /* by the relay's clock */
 	uint64_t open_spans;
@@ -55,6 +60,8 @@ struct process {
 };
 
 struct processes {
+	bool identify;	     /* somebody says what the resource of each is */
+	struct process *new; /* those that he was not asked for yet */
 	struct table table;
 	const struct relay_clock *clock;
 	uint64_t bytes; /* that the identities take */
@@ -85,10 +92,21 @@ int process_add_scopes(struct processes *processes, struct process *process, siz
 struct scope *process_scope(struct processes *processes, struct process *process, uint16_t id);
 
 /* What the events say. The resource is Resource fields that were checked. */
-int process_announce(struct processes *processes, struct process *process, const uint8_t *resource,
-		     size_t size);
+int process_announce(struct processes *processes, struct process *process,
+		     const struct relay_origin *origin, const uint8_t *resource, size_t size);
 int process_announce_scope(struct processes *processes, struct process *process, uint16_t id,
 			   const char *name, const char *version);
+
+/* Its resource is this one (Resource fields that were checked); NULL: the announced one. */
+int process_identify(struct processes *processes, struct process *process, const uint8_t *resource,
+		     size_t size);
+
+/* It is to be asked what its resource is. */
+void process_ask(struct processes *processes, struct process *process);
+
+/* Is this somebody else than who announced the process first? His namespaces are not his to choose.
+ */
+bool process_contradicts(const struct process *process, const struct relay_origin *origin);
 
 /* Forget processes that have nothing open and nothing pending, if there are many. */
 void processes_forget_idle(struct processes *processes);

@@ -11,8 +11,18 @@ static void remove_span(struct spans *spans, struct span *span)
 	pool_remove(&spans->pool, span);
 }
 
+/* Of its process's buffers, while it ran. */
+static uint64_t lost_events(const struct spans *spans, const struct span *span)
+{
+	int64_t end_ns = span->end == SPAN_ENDED ? span->ended_at_ns : INT64_MAX;
+
+	return gaps_between(&spans->gaps, span->process->buffers, span->started_at_ns, end_ns);
+}
+
 static int hand_out(struct spans *spans, struct span *span)
 {
+	span->lost_events = lost_events(spans, span);
+	spans->stats->marked += span->lost_events > 0;
 	if (encode_span(&spans->scratch, span) < 0)
 		return -1;
 	return output_add(spans->output, span->process, span->scope_id, &spans->scratch);

@@ -23,6 +23,8 @@ int spans_init(struct spans *spans, struct output *output, const struct relay_cl
 void spans_free(struct spans *spans)
 {
 	pool_free(&spans->pool);
+	gaps_free(&spans->gaps);
+	bytes_free(&spans->buffers_name);
 	bytes_free(&spans->scratch);
 }
 
@@ -46,6 +48,19 @@ void spans_see(struct spans *spans, int64_t now_ns)
 void spans_lost(struct spans *spans, uint64_t events, int64_t begin_ns, int64_t end_ns)
 {
 	spans->stats->discarded_events += events;
+	gaps_add(&spans->gaps, (const char *)spans->buffers_name.data, events, begin_ns, end_ns);
+}
+
+int spans_begin_folder(struct spans *spans, const char *buffers)
+{
+	size_t size = strlen(buffers) + 1;
+
+	spans->buffers_name.size = 0;
+	if (!bytes_extend(&spans->buffers_name, size))
+		return -1;
+	put_bytes(spans->buffers_name.data, buffers, size);
+	spans->buffers = gaps_key(buffers);
+	return 0;
 }
 
 static int finished(struct spans *spans, struct span *span)
@@ -84,7 +99,9 @@ int spans_start(struct spans *spans, const struct k8s_tracing_start *start, uint
 		return -1;
 	span->process = process;
 	span->since_ns = spans->clock->now_ns;
+	span->started_at_ns = now_ns;
 	process->open_spans++;
+	process->buffers = spans->buffers;
 	capacity = span->fields.capacity;
 	if (encode_start(span, start, now_ns) < 0)
 		return -1;

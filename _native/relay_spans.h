@@ -13,6 +13,7 @@
 
 #include "emit.h"
 #include "relay_clock.h"
+#include "relay_gaps.h"
 #include "relay_output.h"
 #include "relay_pool.h"
 
@@ -27,6 +28,9 @@ struct spans {
 	int64_t first_ns;	   /* the first time seen in this folder; 0: none yet */
 	int64_t last_ns;	   /* the latest */
 	bool processes_gone;	   /* some are, since the last chunk */
+	struct bytes buffers_name; /* of this folder's buffers, and */
+	uint64_t buffers;	   /* the key of that */
+	struct gaps gaps;
 	struct bytes scratch;
 	struct output *output;
 	const struct relay_clock *clock;
@@ -39,6 +43,9 @@ int spans_init(struct spans *spans, struct output *output, const struct relay_cl
 	       const struct relay_options *options, struct relay_stats *stats);
 void spans_free(struct spans *spans);
 
+/* A trace folder begins; its buffers are known by that name. */
+int spans_begin_folder(struct spans *spans, const char *buffers);
+
 /* The events. Bytes named attributes must have been checked; `now_ns` is the event's own time. */
 int spans_start(struct spans *spans, const struct k8s_tracing_start *start, uint64_t instance_id,
 		int64_t now_ns);
@@ -50,7 +57,7 @@ int spans_link(struct spans *spans, const struct k8s_tracing_link *link, int64_t
 void spans_see(struct spans *spans, int64_t now_ns);
 
 /* LTTng lost so many events of this folder's (0: it does not know how many), at some time between
- * these two. */
+ * these two. What was running then is marked. */
 void spans_lost(struct spans *spans, uint64_t events, int64_t begin_ns, int64_t end_ns);
 
 /* A trace folder, or all folders of a chunk, were read to their end. */

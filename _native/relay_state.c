@@ -111,6 +111,7 @@ static void span_record(struct archive *archive, struct span *span)
 	NUMBER(archive, span->scope_id);
 	NUMBER(archive, span->kind);
 	NUMBER(archive, span->flags);
+	NUMBER(archive, span->started_at_ns);
 	NUMBER(archive, span->since_ns);
 	NUMBER(archive, span->end);
 	NUMBER(archive, span->renamed);
@@ -187,6 +188,13 @@ static void process_record(struct archive *archive, struct process *process)
 	NUMBER(archive, process->known);
 	NUMBER(archive, process->given_up);
 	NUMBER(archive, process->gone);
+	NUMBER(archive, process->identified);
+	NUMBER(archive, process->origin.vpid);
+	NUMBER(archive, process->origin.vtid);
+	NUMBER(archive, process->origin.pid_ns);
+	NUMBER(archive, process->origin.cgroup_ns);
+	NUMBER(archive, process->claim);
+	NUMBER(archive, process->buffers);
 	NUMBER(archive, process->last_seen_ns);
 	NUMBER(archive, process->idle_since_ns);
 	NUMBER(archive, process->waiting_since_ns);
@@ -282,6 +290,62 @@ static void restore_losses(struct archive *archive, struct loss *loss)
 	}
 }
 
+static void gap_record(struct archive *archive, struct gap *gap)
+{
+	NUMBER(archive, gap->buffers);
+	NUMBER(archive, gap->begin_ns);
+	NUMBER(archive, gap->end_ns);
+	NUMBER(archive, gap->events);
+}
+
+static void save_gaps(struct archive *archive, struct gaps *gaps)
+{
+	number(archive, gaps->count);
+	NUMBER(archive, gaps->end_ns);
+	for (size_t i = 0; i < GAPS_MAX && i < gaps->count; i++)
+		gap_record(archive, gaps->gaps + i);
+	number(archive, gaps->buffers_count);
+	for (size_t i = 0; i < gaps->buffers_count; i++) {
+		struct lossy_buffers *buffers = gaps->buffers + i;
+		struct bytes name = {(uint8_t *)buffers->name, strlen(buffers->name), 0};
+
+		byte_string(archive, &name, 0);
+		number(archive, buffers->lost_events);
+		number(archive, buffers->gaps);
+	}
+}
+
+static void restore_buffers(struct archive *archive, struct gaps *gaps)
+{
+	struct lossy_buffers *buffers = NULL;
+	struct bytes name = {0};
+	uint8_t *end;
+
+	byte_string(archive, &name, 0);
+	end = bytes_extend(&name, 1);
+	if (end) {
+		*end = 0;
+		buffers = gaps_count(gaps, (const char *)name.data);
+	}
+	if (buffers) {
+		buffers->lost_events += read_number(archive);
+		buffers->gaps += read_number(archive);
+	} else {
+		archive->no_memory = true;
+	}
+	bytes_free(&name);
+}
+
+static void restore_gaps(struct archive *archive, struct gaps *gaps)
+{
+	gaps->count = read_number(archive);
+	NUMBER(archive, gaps->end_ns);
+	for (size_t i = 0; i < GAPS_MAX && i < gaps->count; i++)
+		gap_record(archive, gaps->gaps + i);
+	for (uint64_t count = read_number(archive); count && !failed(archive); count--)
+		restore_buffers(archive, gaps);
+}
+
 /* The counters. Where another build has others, the state is another version's. */
 static void stats_record(struct archive *archive, struct relay_stats *stats)
 {
@@ -304,23 +368,6 @@ static void relay_record(struct archive *archive, struct relay *relay)
 	NUMBER(archive, relay->clock.previous_ns);
 	NUMBER(archive, relay->spans.chunk);
 	NUMBER(archive, relay->spans.processes_gone);
-}
-
-/* Damage within eight bytes, for one, is never missed: every step can be undone. */
-static uint64_t checksum(const uint8_t *bytes, size_t size)
-{
-	uint64_t sum = size;
-
-	for (uint64_t word; size; bytes += sizeof(word)) {
-		size_t step = size < sizeof(word) ? size : sizeof(word);
-
-		word = 0;
-		memcpy(&word, bytes, step);
-		sum = (sum ^ le64toh(word)) * 0x9e3779b97f4a7c15;
-		sum ^= sum >> 32;
-		size -= step;
-	}
-	return sum;
 }
 
 static void write_header(struct bytes *state)
@@ -352,6 +399,7 @@ int relay_save(struct relay *relay, const uint8_t *chunks, uint64_t size, struct
 	put_bytes(relay->chunks.data, chunks, size);
 	relay_record(&archive, relay);
 	save_losses(&archive, &relay->ctf.loss);
+	save_gaps(&archive, &relay->spans.gaps);
 	save_processes(&archive, &relay->output.processes);
 	save_list(&archive, &relay->spans.open);
 	save_list(&archive, &relay->spans.reported);
@@ -404,6 +452,7 @@ int relay_restore(struct relay *relay, const uint8_t *bytes, uint64_t size)
 	relay_record(&archive, relay);
 	relay->stats.waiting_spans = 0;
 	restore_losses(&archive, &relay->ctf.loss);
+	restore_gaps(&archive, &relay->spans.gaps);
 	restore_processes(&archive, &relay->output);
 	restore_list(&archive, &relay->spans, &relay->spans.open);
 	restore_list(&archive, &relay->spans, &relay->spans.reported);

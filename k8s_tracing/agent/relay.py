@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import calendar
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -28,6 +28,46 @@ class Request:
 
     body: bytes
     spans: int
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """Who records spans, as it announced itself.
+
+    Attributes:
+        instance_id: That its spans name it by; made by the process.
+        vpid: Its id within its PID namespace. From here on the kernel says it, by LTTng's contexts; 0: not known.
+        pid_ns: The inode number of that namespace.
+        cgroup_ns: That of its cgroup namespace.
+        resource: What it says it is: the fields of an OTLP `Resource`, or what it was replaced by.
+    """
+
+    instance_id: int
+    vpid: int
+    pid_ns: int
+    cgroup_ns: int
+    resource: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """What LTTng lost of some buffers.
+
+    Attributes:
+        buffers: A user's or a process's, by their place in a chunk: `ust/uid/1000/64-bit`; "" stands for all others.
+        lost_events: So many that were counted.
+        gaps: So often, those included of which nobody knows how much was lost.
+        processes: Who records to them now.
+    """
+
+    buffers: str
+    lost_events: int
+    gaps: int
+    processes: tuple[Process, ...]
+
+
+#: Asked what the resource of a process is; None: what it says itself.
+Identify = Callable[[Process], bytes | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +92,8 @@ class RelayStats:
     invalid_events: int
     discarded_events: int
     lost_packets: int
+    marked: int
+    contradicting_processes: int
     unreadable_packets: int
     disordered_events: int
     open_spans: int
@@ -71,6 +113,7 @@ class Relay:
         wait_s: How long a span waits for the description of its process.
         max_age_s: A span that is open for so long is reported as unfinished. An hour is more than any timeout of a
             request; what does take longer (a websocket, a batch job) is seen while it runs, and sent again at its end.
+        identify: Asked for the resource of each process before any of its spans is handed out.
 
     Raises:
         K8sTracingError: The native library is missing or cannot be loaded.
@@ -83,7 +126,9 @@ class Relay:
         memory_bytes: int = 256 << 20,
         wait_s: float = 15.0,
         max_age_s: float = 3600.0,
+        identify: Identify | None = None,
     ) -> None:
+        self._identify = identify
         self._ffi, self._lib = load("relay")
         options = self._ffi.new(
             "struct relay_options *",
@@ -92,6 +137,7 @@ class Relay:
                 "memory_bytes": memory_bytes,
                 "wait_ns": int(wait_s * 1e9),
                 "max_age_ns": int(max_age_s * 1e9),
+                "identify": identify is not None,
             },
         )
         self._relay = self._lib.relay_new(options)
@@ -110,8 +156,9 @@ class Relay:
         errors = []
         folders = trace_folders(Path(path))
         for folder in folders:
+            buffers = str(folder.relative_to(path)).encode()
             try:
-                self._check(self._lib.relay_open(self._relay, str(folder).encode()))
+                self._check(self._lib.relay_open(self._relay, str(folder).encode(), buffers))
                 yield from self._requests()
             except RelayError as error:
                 errors.append(str(error))
@@ -200,10 +247,54 @@ class Relay:
     ) -> None:
         self.close()
 
+    def processes(self) -> Iterator[Process]:
+        """The processes that are known. They may change with the next chunk."""
+        return (process for _, process in self._processes())
+
+    def losses(self) -> list[Loss]:
+        """What was lost, for each buffer of a user or a process that lost anything since the first of the states."""
+        recorders: dict[int, list[Process]] = {}
+        found: Any = self._ffi.new("struct relay_buffers *")
+        losses: list[Loss] = []
+        while self._lib.relay_lossy_buffers(self._relay, len(losses), found):
+            if not recorders:
+                for key, process in self._processes():
+                    recorders.setdefault(key, []).append(process)
+            name: Any = self._ffi.string(found.name)
+            processes = tuple(recorders.get(found.key, ()))
+            losses.append(
+                Loss(name.decode(errors="replace"), found.lost_events, found.gaps, processes)
+            )
+        return losses
+
+    def _processes(self) -> Iterator[tuple[int, Process]]:
+        """Each with the key of the buffers that it records to."""
+        cursor: Any = self._ffi.new("uint64_t *")
+        found: Any = self._ffi.new("struct relay_process *")
+        while self._lib.relay_each_process(self._relay, cursor, found):
+            yield found.buffers, self._process(found)
+
+    def _process(self, found: Any) -> Process:
+        resource = bytes(self._ffi.buffer(found.resource, found.resource_size))
+        return Process(found.instance_id, found.vpid, found.pid_ns, found.cgroup_ns, resource)
+
     def _requests(self) -> Iterator[Request]:
         request: Any = self._ffi.new("struct relay_request *")
-        while self._check(self._lib.relay_next(self._relay, request)):
-            yield Request(bytes(self._ffi.buffer(request.bytes, request.size)), request.spans)
+        while status := self._check(self._lib.relay_next(self._relay, request)):
+            if status == 1:
+                yield Request(bytes(self._ffi.buffer(request.bytes, request.size)), request.spans)
+            else:
+                self._identify_new()
+
+    def _identify_new(self) -> None:
+        assert self._identify is not None
+        found: Any = self._ffi.new("struct relay_process *")
+        while self._lib.relay_new_process(self._relay, found):
+            process = self._process(found)
+            resource = self._identify(process)
+            given = self._ffi.NULL if resource is None else self._ffi.from_buffer(resource)
+            size = 0 if resource is None else len(resource)
+            self._check(self._lib.relay_identify(self._relay, process.instance_id, given, size))
 
     def _check(self, status: int) -> int:
         if status < 0:

@@ -102,7 +102,7 @@ static void take_requests(struct relay *relay)
 
 static void read_folder(struct relay *relay)
 {
-	if (relay_open(relay, "folder") == 0)
+	if (relay_open(relay, "folder", "buffers") == 0)
 		take_requests(relay);
 	relay_end_chunk(relay, 1000000000);
 	take_requests(relay);
