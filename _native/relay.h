@@ -4,6 +4,9 @@
 
 #include <stdint.h>
 
+/* All else in the library is its own, and is called without a detour. */
+#pragma GCC visibility push(default)
 #include "relay.cdef.txt"
+#pragma GCC visibility pop
 
 #endif

@@ -4,9 +4,14 @@
 #include <endian.h>
 #include <string.h>
 
+static uint64_t align_up(uint64_t at, uint32_t alignment)
+{
+	return (at + alignment - 1) & ~(uint64_t)(alignment - 1);
+}
+
 static int align(struct cursor *c, uint32_t alignment)
 {
-	uint64_t at = (c->at + alignment - 1) & ~(uint64_t)(alignment - 1);
+	uint64_t at = align_up(c->at, alignment);
 
 	if (at > c->end)
 		return -1;
@@ -57,6 +62,13 @@ static uint64_t read_bytes(const uint8_t *at, uint64_t size, bool big_endian)
 	}
 }
 
+static uint64_t sign_extended(uint64_t number, uint64_t size)
+{
+	uint64_t sign = UINT64_C(1) << (size - 1);
+
+	return (number ^ sign) - sign;
+}
+
 static int decode_integer(struct cursor *c, const struct ctf_type *type, struct value *value)
 {
 	bool big_endian = type->byte_order == CTF_BIG_ENDIAN;
@@ -72,11 +84,8 @@ static int decode_integer(struct cursor *c, const struct ctf_type *type, struct 
 		c->clock = value->number;
 		c->clock_bits = size;
 	}
-	if (type->is_signed && size < 64) {
-		uint64_t sign = UINT64_C(1) << (size - 1);
-
-		value->number = (value->number ^ sign) - sign;
-	}
+	if (type->is_signed)
+		value->number = sign_extended(value->number, size);
 	c->at += size;
 	return 0;
 }
@@ -97,8 +106,7 @@ static int decode_string(struct cursor *c, struct value *value)
 static int decode_elements(struct cursor *c, const struct ctf_type *element, uint64_t count,
 			   struct value *value)
 {
-	uint64_t stride =
-		(element->size + element->alignment - 1) & ~(uint64_t)(element->alignment - 1);
+	uint64_t stride = align_up(element->size, element->alignment);
 
 	value->number = count;
 	value->at = c->data + c->at / 8;
@@ -126,12 +134,61 @@ static int decode_elements(struct cursor *c, const struct ctf_type *element, uin
 	return 0;
 }
 
+static bool is_plain(const struct ctf_type *type)
+{
+	uint64_t size = type->size;
+
+	return type->kind == CTF_INTEGER && !type->is_clock && type->alignment % 8 == 0 &&
+	       (size == 8 || size == 16 || size == 32 || size == 64);
+}
+
+void decode_prepare(struct ctf_type *type, struct ctf_load *loads)
+{
+	type->loads = loads;
+	type->load_count = type->run_members = 0;
+	type->run_size = 0;
+	for (uint32_t i = 0; i < type->member_count && is_plain(type->members[i].type); i++) {
+		const struct ctf_member *member = type->members + i;
+		uint64_t at = align_up(type->run_size, member->type->alignment);
+
+		if (member->slot != CTF_NO_SLOT)
+			loads[type->load_count++] = (struct ctf_load){
+				.offset = at / 8,
+				.slot = member->slot,
+				.size = member->type->size,
+				.is_signed = member->type->is_signed,
+				.big_endian = member->type->byte_order == CTF_BIG_ENDIAN,
+			};
+		type->run_size = at + member->type->size;
+		type->run_members++;
+	}
+}
+
+static int decode_run(struct cursor *c, const struct ctf_type *type)
+{
+	const uint8_t *start = c->data + c->at / 8;
+
+	if (!fits(c, type->run_size))
+		return -1;
+	for (uint32_t i = 0; i < type->load_count; i++) {
+		const struct ctf_load *load = type->loads + i;
+		uint64_t number = read_bytes(start + load->offset, load->size, load->big_endian);
+
+		c->values[load->slot].number =
+			load->is_signed ? sign_extended(number, load->size) : number;
+	}
+	c->at += type->run_size;
+	return 0;
+}
+
 static int decode_struct(struct cursor *c, const struct ctf_type *type)
 {
 	if (c->budget < type->member_count + 1)
 		return -1;
 	c->budget -= type->member_count + 1;
-	for (uint32_t i = 0; i < type->member_count; i++) {
+	if (type->run_members && decode_run(c, type) < 0)
+		return -1;
+	for (uint32_t i = type->run_members; i < type->member_count; i++) {
 		if (decode(c, type->members[i].type, type->members[i].slot) < 0)
 			return -1;
 	}
@@ -183,4 +240,16 @@ int decode(struct cursor *c, const struct ctf_type *type, uint32_t slot)
 	default:
 		return decode_variant(c, type);
 	}
+}
+
+int decode_skip(struct cursor *c, const struct ctf_type *type)
+{
+	if (!type)
+		return 0;
+	if (type->size == CTF_VARIABLE)
+		return decode(c, type, CTF_NO_SLOT);
+	if (align(c, type->alignment) < 0 || !fits(c, type->size))
+		return -1;
+	c->at += type->size;
+	return 0;
 }

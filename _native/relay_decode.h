@@ -25,7 +25,14 @@ struct cursor {
 	struct value *values; /* by slot */
 };
 
+/*
+ * Prepare a struct that begins with numbers: they are read in one go. When all slots are given, for
+ * slots are where they go to; `loads` has room for as many as the struct has members.
+ */
+void decode_prepare(struct ctf_type *type, struct ctf_load *loads);
+
 /* Read a value and move behind it. Return -1 if it is not whole or its type does not fit. */
+int decode_skip(struct cursor *cursor, const struct ctf_type *type); /* the values may stay */
 int decode(struct cursor *cursor, const struct ctf_type *type, uint32_t slot);
 
 #endif

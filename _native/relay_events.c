@@ -80,7 +80,7 @@ struct record {
 	const struct event_binding *binding;
 	const struct value *values;
 	int64_t time_ns;
-	struct relay_origin origin;
+	const struct stream *stream;
 };
 
 struct event_layout {
@@ -211,14 +211,33 @@ static int take_link(struct ctf *ctf, const struct record *record)
 	return spans_link(ctf->spans, &link, record->time_ns);
 }
 
+static uint64_t context_field(const struct record *record, uint32_t slot)
+{
+	return slot == CTF_NO_SLOT ? 0 : record->values[slot].number;
+}
+
+static struct relay_origin get_origin(const struct record *record)
+{
+	const struct ctf_stream_class *class = record->stream->class;
+
+	stream_read_context(record->stream);
+	return (struct relay_origin){
+		.vpid = context_field(record, class->vpid),
+		.vtid = context_field(record, class->vtid),
+		.pid_ns = context_field(record, class->pid_ns),
+		.cgroup_ns = context_field(record, class->cgroup_ns),
+	};
+}
+
 static int take_process(struct ctf *ctf, const struct record *record)
 {
 	uint16_t invalid = 0;
 	uint32_t size = get_fields(ctf, record, PROCESS_RESOURCE, RELAY_RESOURCE, &invalid);
+	struct relay_origin origin = get_origin(record);
 
 	if (invalid)
 		return 0; /* as if it had not come */
-	return output_process(ctf->output, get_unsigned(record, PROCESS_INSTANCE), &record->origin,
+	return output_process(ctf->output, get_unsigned(record, PROCESS_INSTANCE), &origin,
 			      field(record, PROCESS_RESOURCE)->at, size, record->time_ns);
 }
 
@@ -364,25 +383,14 @@ int events_bind(struct metadata *metadata)
 	return 0;
 }
 
-static uint64_t context_field(const struct ctf *ctf, uint32_t slot)
-{
-	return slot == CTF_NO_SLOT ? 0 : ctf->values[slot].number;
-}
-
 int event_handle(struct ctf *ctf, const struct stream *stream)
 {
 	const struct event_binding *binding = stream->event->binding;
 	struct record record = {
+		.stream = stream,
 		.binding = binding,
 		.values = ctf->values,
 		.time_ns = stream->time_ns,
-		.origin =
-			{
-				.vpid = context_field(ctf, stream->class->vpid),
-				.vtid = context_field(ctf, stream->class->vtid),
-				.pid_ns = context_field(ctf, stream->class->pid_ns),
-				.cgroup_ns = context_field(ctf, stream->class->cgroup_ns),
-			},
 	};
 
 	if (!binding)

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "relay_bytes.h"
+#include "relay_decode.h"
 #include "relay_file.h"
 
 #define METADATA_MAX (64 * 1024 * 1024) /* bytes */
@@ -402,6 +403,21 @@ const char *metadata_read(struct metadata *m, const char *folder)
 					 : metadata_parse(m, file.data, file.size);
 	file_unmap(&file);
 	return error;
+}
+
+int metadata_prepare(struct metadata *m)
+{
+	for (struct ctf_type *type = m->tsdl.types; type; type = type->next) {
+		struct ctf_load *loads;
+
+		if (type->kind != CTF_STRUCT)
+			continue;
+		loads = tsdl_allocate(&m->tsdl, type->member_count * sizeof(*loads));
+		if (!loads)
+			return -1;
+		decode_prepare(type, loads);
+	}
+	return 0;
 }
 
 void metadata_free(struct metadata *m)

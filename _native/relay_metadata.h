@@ -68,6 +68,8 @@ struct metadata {
 const char *metadata_read(struct metadata *metadata, const char *folder);
 /* The same of its content. */
 const char *metadata_parse(struct metadata *metadata, const uint8_t *content, size_t size);
+/* To be called when all slots are given. Return 0, or -1 without memory. */
+int metadata_prepare(struct metadata *metadata);
 void metadata_free(struct metadata *metadata);
 
 struct ctf_stream_class *metadata_stream(const struct metadata *metadata, uint64_t id);

@@ -203,15 +203,28 @@ int stream_next(struct ctf *ctf, struct stream *stream)
 
 int stream_read_event(struct ctf *ctf, struct stream *stream)
 {
-	const struct ctf_type *const parts[] = {stream->class->event_context,
-						stream->event->context, stream->event->fields};
+	const struct ctf_type *const parts[] = {stream->event->context, stream->event->fields};
 	struct cursor *cursor = &stream->cursor;
+	const char *error = NULL;
 
-	for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]); i++) {
-		if (parts[i] && decode(cursor, parts[i], CTF_NO_SLOT) < 0) {
-			leave_packet(ctf, stream, "an event is cut off");
-			return -1;
-		}
+	stream->event_context = cursor->at;
+	if (decode_skip(cursor, stream->class->event_context) < 0)
+		error = "an event is cut off";
+	for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]) && !error; i++) {
+		if (parts[i] && decode(cursor, parts[i], CTF_NO_SLOT) < 0)
+			error = "an event is cut off";
 	}
-	return 0;
+	if (!error)
+		return 0;
+	leave_packet(ctf, stream, error);
+	return -1;
+}
+
+void stream_read_context(const struct stream *stream)
+{
+	struct cursor cursor = stream->cursor;
+
+	cursor.at = stream->event_context;
+	if (stream->class->event_context)
+		decode(&cursor, stream->class->event_context, CTF_NO_SLOT);
 }

@@ -25,8 +25,9 @@ struct stream {
 	size_t packet;	      /* where it begins in the file, */
 	size_t next;	      /* and where the next one does */
 	bool in_packet;
-	uint64_t clock;	    /* cycles: of the last event */
-	uint64_t end_clock; /* of the packet's end; UINT64_MAX: not known */
+	uint64_t event_context; /* where it begins, of the event that was read */
+	uint64_t clock;		/* cycles: of the last event */
+	uint64_t end_clock;	/* of the packet's end; UINT64_MAX: not known */
 
 	/* What comes next. */
 	int64_t time_ns;
@@ -38,5 +39,8 @@ int stream_next(struct ctf *ctf, struct stream *stream);
 
 /* Read that event's fields into the cursor's values. Return -1 if they are not whole. */
 int stream_read_event(struct ctf *ctf, struct stream *stream);
+
+/* Read its context as well, which is not needed of most. */
+void stream_read_context(const struct stream *stream);
 
 #endif

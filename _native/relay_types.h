@@ -43,6 +43,15 @@ struct ctf_member {
 	uint32_t slot; /* where a reader puts the value, for those that are asked for */
 };
 
+/* A number at a fixed place behind the beginning of its struct, and the slot it is for. */
+struct ctf_load {
+	uint32_t offset; /* bytes */
+	uint32_t slot;
+	uint8_t size; /* bits */
+	bool is_signed;
+	bool big_endian;
+};
+
 struct ctf_type {
 	enum ctf_kind kind;
 	enum ctf_byte_order byte_order;
@@ -59,6 +68,13 @@ struct ctf_type {
 	uint32_t member_count;
 	struct ctf_range *ranges; /* enumeration, variant */
 	uint32_t range_count;
+
+	/* The numbers that a struct begins with, for a reader that is in a hurry. */
+	struct ctf_load *loads;
+	uint32_t load_count;
+	uint32_t run_members; /* so many members are read by them, */
+	uint64_t run_size;    /* and so many bits */
+
 	struct ctf_type *next; /* all types of a trace */
 };
 
