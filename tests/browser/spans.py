@@ -125,7 +125,7 @@ def many(trace: str, count: int) -> list[SpanRecord]:
                 trace,
                 number,
                 start_ms,
-                start_ms + 200 - number / 100,
+                start_ms + 200,
                 parent,
                 status=status,
                 service=f"worker-{number % 5}",

@@ -290,6 +290,12 @@ def test_the_next_error_is_found_around_the_end(call: Call) -> None:
     assert in_tree(call, steps) == ["d", "d", "d", "d"]
 
 
+def test_what_lies_closer_than_a_pixel_is_drawn_as_one(call: Call) -> None:
+    intervals = [[50, 60], [0, 10], [11, 12], [5, 30], [31, 32]]
+    assert call("intervals.js", "m.joined(data, 1)", intervals) == [[0, 32], [50, 60]]
+    assert call("intervals.js", "m.joined(data, 0)", intervals) == [[0, 30], [31, 32], [50, 60]]
+
+
 def test_a_comparison(call: Call) -> None:
     a = traced(
         span("1", 0, 100, name="root"),

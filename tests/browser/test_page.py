@@ -9,7 +9,8 @@ import pytest
 import requests
 from playwright.sync_api import Locator, Page, expect
 
-from tests.browser.spans import checkout, hostile, many, send, span, trace_id
+from k8s_tracing.record import EventRecord
+from tests.browser.spans import ORIGIN_NS, checkout, hostile, many, send, span, trace_id
 from tests.support.viewer import Viewer
 
 CHECKOUT, SLOW, BIG, HOSTILE, SKEWED = (trace_id(number) for number in range(1, 6))
@@ -255,6 +256,24 @@ def test_the_critical_path_is_drawn(page: Page, url: str) -> None:
     expect(row(page, "audit").locator(".path")).to_have_count(0)
     page.keyboard.press("c")
     expect(page.locator(".path")).to_have_count(0)
+
+
+def test_a_busy_span_is_few_elements(page: Page, viewer: Viewer) -> None:
+    """Of ten thousand calls and events in one span, a row shows no more than it has pixels."""
+    trace, count = trace_id(70), 10_000
+    events = tuple(EventRecord(f"event {i}", ORIGIN_NS + i * 100_000) for i in range(count))
+    root = span(trace, 1, 0, count / 10, events=events)
+    calls = [span(trace, n, n / 10, n / 10 + 0.05, 1, name="call") for n in range(2, count)]
+    send(viewer.otlp_http_endpoint, [root, *calls])
+    open_trace(page, viewer.url, trace)
+    page.get_by_role("button", name="Collapse all").click()
+    expect(rows(page)).to_have_count(1)
+    expect(page.locator(".path-summary .badge")).to_have_count(1)
+    assert 0 < page.locator(".event").count() <= 1280
+    assert 0 < page.locator(".path").count() <= 1280
+    page.goto(f"{viewer.url}/trace/{trace}...{CHECKOUT}")
+    expect(page.locator(".compare-row.only-a").first).to_be_visible()
+    assert 0 < page.locator(".bar").count() <= 1280
 
 
 def test_where_the_time_went_is_in_the_bar(page: Page, url: str) -> None:

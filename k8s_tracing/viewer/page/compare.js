@@ -6,6 +6,7 @@ import { colorsOf } from "./colors.js";
 import { diff } from "./diff.js";
 import { el } from "./dom.js";
 import { dateTime, duration, plural } from "./format.js";
+import { joined } from "./intervals.js";
 import { titleOf, toTrace } from "./trace.js";
 import { VirtualList } from "./virtual.js";
 
@@ -13,6 +14,8 @@ import { VirtualList } from "./virtual.js";
 /** @typedef {import("./diff.js").Row} Row */
 
 const ROW_PX = 28;
+/** A side is about as wide; closer than a pixel of it, bars are one. */
+const LEAST_PX = 600;
 const VERDICTS = { "only-a": "only in A", "only-b": "only in B", slower: "slower", faster: "faster", same: "same" };
 
 /** Jaeger's path: `/trace/{a}...{b}`. @type {import("./main.js").Page} */
@@ -111,6 +114,12 @@ function head(trace, i, traces) {
   );
 }
 
+/** @param {import("./trace.js").Span[]} spans @param {string} className @param {number} whole µs */
+function bars(spans, className, whole) {
+  const parts = joined(spans.map((span) => [span.start, span.end]), whole / LEAST_PX);
+  return parts.map(([from, to]) => el("span", { className, style: { left: `${(100 * from) / whole}%`, width: `${(100 * (to - from)) / whole}%` } }));
+}
+
 /** @param {number} us */
 const signed = (us) => (us > 0 ? `+${duration(us)}` : duration(us));
 
@@ -121,7 +130,8 @@ function line(row, traces, whole, colors) {
     el(
       "div",
       { role: "cell", className: "time-cell", title: spans.length ? `${plural(spans.length, "span")}, ${duration(row.time[i])} together` : "not in this trace" },
-      spans.map((span) => el("span", { className: `bar ${span.error ? "error" : ""}`, style: { left: `${(100 * span.start) / whole}%`, width: `${(100 * (span.end - span.start)) / whole}%` } })),
+      bars(spans.filter((span) => !span.error), "bar", whole),
+      bars(spans.filter((span) => span.error), "bar error", whole),
       el("span", { className: "sum" }, spans.length ? `${spans.length > 1 ? `${spans.length} × ` : ""}${duration(row.time[i] / spans.length)}` : "—"),
     ),
   );

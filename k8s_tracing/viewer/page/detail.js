@@ -34,10 +34,10 @@ export function detail(view, span) {
       ),
       ...notices(view, span),
       ...span.parts.map((group) => split(span, group)),
-      section("Attributes", span.tags.length, true, table(span.tags)),
-      span.events.length ? section("Events", span.events.length, span.events.length <= MANY_EVENTS, eventList(span)) : null,
-      span.links.length ? section("Links", span.links.length, true, linkList(span)) : null,
-      section("Process", span.process.tags.length, false, table(span.process.tags)),
+      section("Attributes", span.tags.length, true, () => table(span.tags)),
+      span.events.length ? section("Events", span.events.length, span.events.length <= MANY_EVENTS, () => eventList(span)) : null,
+      span.links.length ? section("Links", span.links.length, true, () => linkList(span)) : null,
+      section("Process", span.process.tags.length, false, () => table(span.process.tags)),
     ),
   );
 }
@@ -98,8 +98,13 @@ function share(group, whole) {
   });
 }
 
-/** @param {string} title @param {number} count @param {boolean} open @param {Node} content */
-const section = (title, count, open, content) => el("details", { className: "part-of-span", open: open && count > 0 }, el("summary", {}, title, " ", el("span", { className: "count" }, String(count))), content);
+/** Its content is made when it is first opened. @param {string} title @param {number} count @param {boolean} open @param {() => Node} content */
+function section(title, count, open, content) {
+  const box = el("details", { className: "part-of-span", open: open && count > 0 }, el("summary", {}, title, " ", el("span", { className: "count" }, String(count))));
+  if (box.open) box.append(content());
+  else box.addEventListener("toggle", () => box.append(content()), { once: true });
+  return box;
+}
 
 /** @param {Tag[]} tags */
 function table(tags) {

@@ -2,8 +2,8 @@
 /**
  * Where a span's time went, from its attributes `k8s_tracing.<group>.<part>_ns`.
  *
- * The node agent's CPU split is the group `cpu`; a proxy's queue, connect and transfer times are the group `ingress`. Parts
- * with names that are not known here are drawn as well, after those that are.
+ * The CPU split of a container is the group `cpu`; what a proxy did is the group `ingress`. Parts with names that are not known
+ * here are drawn as well, after those that are.
  */
 
 /** @typedef {{name: string, label: string, us: number, style: string}} Part */
@@ -22,21 +22,18 @@ const KNOWN = {
       ["blocked", "blocked", "blocked"],
     ],
   ],
-  // In the order in which a proxy comes to them.
+  // In the order in which a proxy comes to them: they are moments, too.
   ingress: [
     "Ingress",
     [
-      ["request", "request", "one"],
+      ["receive", "receiving the request", "one"],
       ["queue", "queue", "waiting"],
-      ["connect", "connect", "throttled"],
-      ["tls", "TLS", "two"],
-      ["first_byte", "first byte", "running"],
-      ["response", "response", "running"],
+      ["connect", "connecting", "two"],
+      ["first_byte", "waiting for the first byte", "blocked"],
       ["transfer", "transfer", "three"],
     ],
   ],
 };
-const LABELS = { ingress: "Ingress", service: "Service" };
 const OTHERS = ["one", "two", "three", "blocked"];
 
 /**
@@ -58,7 +55,7 @@ export function partsOf(tags) {
 
 /** @param {string} group @param {Map<string, number>} values @returns {PartGroup} */
 function toGroup(group, values) {
-  const [label, known] = Object.hasOwn(KNOWN, group) ? KNOWN[group] : [LABELS[/** @type {"service"} */ (group)] ?? group, []];
+  const [label, known] = Object.hasOwn(KNOWN, group) ? KNOWN[group] : [group, []];
   const parts = [];
   for (const [name, text, style] of known) {
     const us = values.get(name);

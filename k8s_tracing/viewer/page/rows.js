@@ -10,6 +10,8 @@ import { duration, percent, plural } from "./format.js";
 /** Beyond this depth the steps of the tree become smaller, or a deep trace would have no room for names. */
 const STEPS = 16;
 const LABEL_PX = 68;
+/** In the title of an event's mark. */
+const MOST_NAMES = 8;
 
 /**
  * @param {View} view @param {Span} span @param {number} index of the row
@@ -129,20 +131,29 @@ function timeCell(view, span) {
     }
     const early = view.skews.get(span)?.before && span.parent ? view.share(span.parent.start) : 0;
     if (early > from && early <= 1) cell.append(el("div", { className: "early", title: "before its parent began", style: at(from, early) }));
-    for (const event of span.events) {
-      const share = view.share(event.time - span.recordedStart + span.start);
-      if (share >= 0 && share <= 1) cell.append(el("div", { className: "event", title: event.name, style: { left: `${share * 100}%` } }));
-    }
+    cell.append(...eventMarks(view, span));
   }
   cell.append(label(span, left, right, LABEL_PX / view.width));
   return cell;
+}
+
+/** One mark for all events of a pixel. @param {View} view @param {Span} span */
+function eventMarks(view, span) {
+  /** @type {Map<number, string[]>} */
+  const names = new Map();
+  for (const event of span.events) {
+    const share = view.share(event.time - span.recordedStart + span.start);
+    const pixel = Math.round(share * view.width);
+    if (share >= 0 && share <= 1) names.set(pixel, [...(names.get(pixel) ?? []).slice(0, MOST_NAMES), event.name]);
+  }
+  return [...names].map(([pixel, some]) => el("div", { className: "event", title: some.join(", "), style: { left: `${(100 * pixel) / view.width}%` } }));
 }
 
 /** @param {number} from @param {number} to */
 const at = (from, to) => ({ left: `${from * 100}%`, width: `${(to - from) * 100}%` });
 
 /**
- * What the span's time went to, as strips in its bar. They are shares, not moments: of CPU times nobody recorded when.
+ * What the span's time went to, as strips in its bar. A container's are shares, not moments: of CPU times nobody recorded when.
  * @param {View} view @param {Span} span @param {number} left @param {number} right @param {number} from @param {number} to
  */
 function strips(view, span, left, right, from, to) {

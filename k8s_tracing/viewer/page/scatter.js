@@ -29,7 +29,7 @@ export function scatter(traces) {
   const dots = traces.map((trace) => {
     const { service, name } = trace;
     const label = `${service}: ${name}, ${duration(trace.duration)}, ${plural(trace.spans, "span")}${trace.errors ? `, ${plural(trace.errors, "error")}` : ""}`;
-    const radius = 4 + 6 * Math.sqrt(trace.spans / size);
+    const radius = 3.5 + 4.5 * Math.sqrt(trace.spans / size);
     return svg(
       "a",
       { href: `/trace/${encodeURIComponent(trace.id)}`, "data-route": true, "aria-label": label, "data-trace": trace.id },

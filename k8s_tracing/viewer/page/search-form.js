@@ -51,8 +51,8 @@ export async function searchForm(params, onSearch) {
   const service = el("select");
   const operation = el("select");
   const tags = el("input", { value: tagsText(params.get("tags")), placeholder: "error=true http.route=/dispatch", autocomplete: "off", spellcheck: "false" });
-  const least = el("input", { value: params.get("minDuration") ?? "", placeholder: "e.g. 1.2s, 100ms", autocomplete: "off" });
-  const most = el("input", { value: params.get("maxDuration") ?? "", placeholder: "e.g. 1.2s, 100ms", autocomplete: "off" });
+  const least = el("input", { value: params.get("minDuration") ?? "", placeholder: "1.2s, 100ms", autocomplete: "off" });
+  const most = el("input", { value: params.get("maxDuration") ?? "", placeholder: "1.2s, 100ms", autocomplete: "off" });
   const lookback = choice([...Object.entries(LOOKBACKS).map(([value, label]) => /** @type {[string, string]} */ ([value, `Last ${label}`])), ["custom", "Custom range"]], params.get("lookback") ?? "1h");
   if (!lookback.value) lookback.value = "1h";
   const start = el("input", { type: "datetime-local", step: "1", value: toLocal(params.get("start")) });

@@ -162,6 +162,6 @@ function legend(view) {
     "div",
     { className: "legend" },
     ...[...groups].map(([label, parts]) => el("span", {}, el("b", {}, `${label}: `), ...[...parts].map(([text, style]) => el("span", { className: "item" }, el("span", { className: `key ${style}` }), text)))),
-    el("span", { className: "hint" }, "strips in a bar are shares of its time, not moments"),
+    groups.has("Container") ? el("span", { className: "hint" }, "the container's are shares of a span's time, not moments") : null,
   );
 }

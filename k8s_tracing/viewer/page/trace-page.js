@@ -72,7 +72,9 @@ async function loadPath(view) {
     const span = spans.get(section.spanID);
     if (!span) continue;
     const [from, to] = [section.startNs, section.endNs].map((ns) => Number(BigInt(ns) - BigInt(span.recordedStart) * 1000n) / 1000);
-    view.path.set(span.id, [...(view.path.get(span.id) ?? []), [from, to]]);
+    const parts = view.path.get(span.id) ?? [];
+    parts.push([from, to]);
+    view.path.set(span.id, parts);
   }
   view.changed("look");
 }

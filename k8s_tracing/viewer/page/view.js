@@ -2,6 +2,7 @@
 /** What the parts of the trace page share: the trace, what of it is shown, and who wants to know when that changes. */
 
 import { colorsOf } from "./colors.js";
+import { joined } from "./intervals.js";
 import { skewOf } from "./skew.js";
 import { find, Tree } from "./tree.js";
 
@@ -81,14 +82,11 @@ export class View extends EventTarget {
     if (!this.showPath || !this.path.size) return [];
     const spans = this.tree.isCollapsed(span) ? this.trace.spans.slice(span.index, span.after) : [span];
     const parts = spans.flatMap((one) => (this.path.get(one.id) ?? []).map(([from, to]) => /** @type {[number, number]} */ ([one.start + from, one.start + to])));
-    parts.sort((a, b) => a[0] - b[0]);
-    /** @type {[number, number][]} */
-    const joined = [];
-    for (const [from, to] of parts) {
-      const last = joined[joined.length - 1];
-      if (last && from <= last[1]) last[1] = Math.max(last[1], to);
-      else joined.push([from, to]);
-    }
-    return joined;
+    return joined(parts, this.pixel);
+  }
+
+  /** How long a pixel of the time line is, µs. */
+  get pixel() {
+    return (this.to - this.from) / this.width;
   }
 }
