@@ -122,10 +122,12 @@ class TracingMiddleware:
 
 def _naming(span: Span, send: Send) -> Send:
     """Return `send` that adds the header `traceresponse` to a response."""
-    context = span.get_span_context()
-    if not context.is_valid:
-        return send
-    value = f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"
+    value: str | None = getattr(span, "_traceparent", None)  # a native span has it ready
+    if value is None:
+        context = span.get_span_context()
+        if not context.is_valid:
+            return send
+        value = f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"
     header = (b"traceresponse", value.encode())
 
     async def send_with_header(message: Message) -> None:

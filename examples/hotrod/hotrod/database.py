@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from contextlib import closing, nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from queue import Empty, SimpleQueue
 from typing import Any, Protocol
 
 from opentelemetry import baggage
@@ -42,19 +44,31 @@ class SQLite:
 
     def __init__(self, path: str) -> None:
         self._path = path
-        with closing(sqlite3.connect(path)) as connection, connection:
+        # One that all share would be a second lock, inside SQLite; one for each query costs more than the query.
+        self._idle: SimpleQueue[sqlite3.Connection] = SimpleQueue()
+        with self._connection() as connection, connection:
             connection.execute(CREATE)
             rows = [(customer.id, customer.name, customer.location) for customer in CUSTOMERS]
             connection.executemany("INSERT OR REPLACE INTO customer VALUES (?, ?, ?)", rows)
 
     def select(self, customer_id: int, delay_s: float) -> tuple[Any, ...] | None:
-        # A connection for each query: one that is shared would be a second lock, inside SQLite.
-        with closing(sqlite3.connect(self._path)) as connection:
-            connection.create_function("slowly", 1, lambda delay_s: time.sleep(delay_s) or True)
+        with self._connection() as connection:
             # A cursor of its own, since the instrumentation traces cursors and not connections.
             cursor = connection.cursor().execute(self.QUERY, (customer_id, delay_s))
             row: tuple[Any, ...] | None = cursor.fetchone()
         return row
+
+    @contextmanager
+    def _connection(self) -> Iterator[sqlite3.Connection]:
+        try:
+            connection = self._idle.get_nowait()
+        except Empty:
+            connection = sqlite3.connect(self._path, check_same_thread=False)
+            connection.create_function("slowly", 1, lambda delay_s: time.sleep(delay_s) or True)
+        try:
+            yield connection
+        finally:
+            self._idle.put(connection)
 
 
 class PostgreSQL:
