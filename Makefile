@@ -77,6 +77,7 @@ bench: setup test-packages .venv/.bench ## what a span costs, and its way to Jae
 	@$(BIN)/python -m benchmarks.relay_throughput
 	@$(BIN)/python -m benchmarks.end_to_end_latency
 	@$(BIN)/python -m benchmarks.process_cpu
+	@$(BIN)/python -m benchmarks.hotrod_load
 
 .venv/.bench: pyproject.toml | setup
 	@echo "bench: installing what we are measured against"
