@@ -50,14 +50,18 @@ def answer(data: Sequence[Any] | None, total: int = 0, errors: Any = None) -> di
 def to_trace(spans: Sequence[SpanRecord]) -> dict[str, Any]:
     """Return the spans of one trace, at least one, as Jaeger's JSON has a trace."""
     processes: dict[str, tuple[str, dict[str, Any]]] = {}
+    by_resource: dict[int, str] = {}  # of a process, by the identity of a resource: spans share it
     known = {span.span_id for span in spans}
     converted = []
     for span in spans:
-        process = {"serviceName": span.service_name, "tags": _tags(_process_tags(span.resource))}
-        key = json.dumps(process)
-        if key not in processes:
-            processes[key] = (f"p{len(processes) + 1}", process)
-        converted.append(_span(span, processes[key][0], known))
+        name = by_resource.get(id(span.resource))
+        if name is None:
+            tags = _tags(_process_tags(span.resource))
+            process = {"serviceName": span.service_name, "tags": tags}
+            candidate = (f"p{len(processes) + 1}", process)
+            name = processes.setdefault(json.dumps(process), candidate)[0]
+            by_resource[id(span.resource)] = name
+        converted.append(_span(span, name, known))
     return {
         "traceID": _short(spans[0].trace_id),
         "spans": converted,

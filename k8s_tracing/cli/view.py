@@ -121,7 +121,7 @@ class _Loading(threading.Thread):
         for path in self._paths:
             try:
                 self._load(path)
-            except K8sTracingError as error:
+            except (K8sTracingError, OSError) as error:
                 print(f"k8s-tracing: {error}", file=sys.stderr, flush=True)
                 self.failed = True
                 self._viewer.stop()

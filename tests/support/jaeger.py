@@ -249,7 +249,9 @@ def flat_spans(answer: Any) -> list[dict[str, Any]]:
 
 def flat_attributes(attributes: Any) -> dict[str, Any]:
     """Return OTLP/JSON's list of key and typed value as a dict of Python values."""
-    return {each["key"]: _python_value(each.get("value") or {}) for each in attributes or []}
+    return {
+        each.get("key", ""): _python_value(each.get("value") or {}) for each in attributes or []
+    }
 
 
 _VALUES: dict[str, Callable[[Any], Any]] = {
