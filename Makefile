@@ -78,6 +78,7 @@ bench: setup test-packages .venv/.bench ## what a span costs, and its way to Jae
 	@$(BIN)/python -m benchmarks.end_to_end_latency
 	@$(BIN)/python -m benchmarks.process_cpu
 	@$(BIN)/python -m benchmarks.hotrod_load
+	@$(BIN)/python -m benchmarks.viewer_store
 
 .venv/.bench: pyproject.toml | setup
 	@echo "bench: installing what we are measured against"
