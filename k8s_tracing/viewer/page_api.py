@@ -98,6 +98,7 @@ class PageApi:
         """Return what it answers to."""
         return [
             Route("/api/trace-summaries", legacy_errors(self.summaries)),
+            Route("/api/trace-summaries/{trace_id}", legacy_errors(self.one_summary)),
             Route("/api/traces/{trace_id}/critical-path", legacy_errors(self.critical_path)),
             Route("/api/counters", self.counters),
             Route("/api/live", self.live),
@@ -107,6 +108,11 @@ class PageApi:
         """Answer as `/api/traces` does, with a summary in the place of each trace; a service need not be named."""
         query = parameters.legacy_query(of(request), time.time_ns(), any_service=True)
         return as_json(request, jaeger.answer([summary(each) for each in self._search.find(query)]))
+
+    def one_summary(self, request: Request) -> Response:
+        """Answer with the summary of one trace, or with none where it has not arrived."""
+        found = self._search.summary(path_trace_id(request))
+        return as_json(request, jaeger.answer([] if found is None else [summary(found)]))
 
     def critical_path(self, request: Request) -> Response:
         """Answer with the parts of a trace's critical path, in their order."""

@@ -122,6 +122,21 @@ def test_a_link_that_is_quicker_than_its_trace(
     browser_says.clear()
 
 
+def test_a_trace_grows_before_a_readers_eyes(page: Page, viewer: Viewer) -> None:
+    """Unless it is being read: then it is asked first."""
+    trace = trace_id(61)
+    send(viewer.otlp_http_endpoint, [span(trace, 1, 0, 5)])
+    open_trace(page, viewer.url, trace)
+    expect(rows(page)).to_have_count(1)
+    send(viewer.otlp_http_endpoint, [span(trace, 2, 1, 4, 1)])
+    expect(rows(page)).to_have_count(2)
+    row(page, "step 2").click()
+    send(viewer.otlp_http_endpoint, [span(trace, 3, 2, 3, 1)])
+    page.get_by_text("1 more span arrived").get_by_role("button", name="Show").click()
+    expect(rows(page)).to_have_count(3)
+    expect(page.locator(".detail h2")).to_have_text("step 2")
+
+
 def test_a_trace_has_its_figures_and_rows(page: Page, url: str) -> None:
     open_trace(page, url, CHECKOUT)
     facts = page.locator(".facts").inner_text()

@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-/** Services and their colours, which are classes `svc-0` to `svc-11` in base.css: a service keeps its colour from page to page. */
+/**
+ * Services and their colours, which are classes `svc-0` to `svc-11` in base.css: a service keeps its colour
+ * from page to page.
+ */
 
 export const COLORS = 12;
 
@@ -15,7 +18,8 @@ function hash(text) {
 }
 
 /**
- * Gives those that have no colour yet one: what their name asks for, or the next of those that are used least.
+ * Gives those that have no colour yet one: what their name asks for, or the next of those that are used
+ * least.
  * @param {Iterable<string>} services
  * @param {Map<string, number>} known is added to
  */
@@ -36,7 +40,11 @@ export function assign(services, known) {
 function stored() {
   try {
     const entries = JSON.parse(localStorage.getItem(STORED) ?? "[]");
-    return new Map(entries.filter((/** @type {any} */ [, color]) => Number.isInteger(color) && color >= 0 && color < COLORS));
+    return new Map(
+      entries.filter(
+        (/** @type {any} */ [, color]) => Number.isInteger(color) && color >= 0 && color < COLORS,
+      ),
+    );
   } catch {
     return new Map();
   }

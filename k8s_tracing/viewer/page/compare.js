@@ -16,7 +16,13 @@ import { VirtualList } from "./virtual.js";
 const ROW_PX = 28;
 /** A side is about as wide; closer than a pixel of it, bars are one. */
 const LEAST_PX = 600;
-const VERDICTS = { "only-a": "only in A", "only-b": "only in B", slower: "slower", faster: "faster", same: "same" };
+const VERDICTS = {
+  "only-a": "only in A",
+  "only-b": "only in B",
+  slower: "slower",
+  faster: "faster",
+  same: "same",
+};
 
 /** Jaeger's path: `/trace/{a}...{b}`. @type {import("./main.js").Page} */
 export async function comparePage(box, url) {
@@ -31,25 +37,54 @@ export async function comparePage(box, url) {
       document.dispatchEvent(new CustomEvent("go", { detail: `/trace/${left}...${right}` }));
     },
   });
-  const inputs = [a, b].map((id, i) => el("input", { value: id ?? "", name: "AB"[i], placeholder: "trace ID", required: true, spellcheck: "false", autocomplete: "off", "aria-label": `Trace ${"AB"[i]}` }));
+  const inputs = [a, b].map((id, i) =>
+    el("input", {
+      value: id ?? "",
+      name: "AB"[i],
+      placeholder: "trace ID",
+      required: true,
+      spellcheck: "false",
+      autocomplete: "off",
+      "aria-label": `Trace ${"AB"[i]}`,
+    }),
+  );
   form.append(
     el("h1", {}, "Compare"),
     el("label", { className: "side-a" }, el("b", {}, "A "), inputs[0]),
-    el("button", { type: "button", className: "quiet", title: "The other way round", "aria-label": "Swap A and B", onClick: () => ([inputs[0].value, inputs[1].value] = [inputs[1].value, inputs[0].value], form.requestSubmit()) }, "⇄"),
+    el(
+      "button",
+      {
+        type: "button",
+        className: "quiet",
+        title: "The other way round",
+        "aria-label": "Swap A and B",
+        onClick: () => (
+          ([inputs[0].value, inputs[1].value] = [inputs[1].value, inputs[0].value]),
+          form.requestSubmit()
+        ),
+      },
+      "⇄",
+    ),
     el("label", { className: "side-b" }, el("b", {}, "B "), inputs[1]),
     el("button", { type: "submit" }, "Compare"),
   );
   const content = el("div", { className: "compare" });
   box.append(form, content);
   if (!a || !b) {
-    content.append(el("p", { className: "message" }, "Give two trace ids, or choose two traces in a search's results."));
+    content.append(
+      el("p", { className: "message" }, "Give two trace ids, or choose two traces in a search's results."),
+    );
     return undefined;
   }
   try {
-    const traces = /** @type {[Trace, Trace]} */ ((await Promise.all([api.trace(a), api.trace(b)])).map(toTrace));
+    const traces = /** @type {[Trace, Trace]} */ (
+      (await Promise.all([api.trace(a), api.trace(b)])).map(toTrace)
+    );
     return show(content, traces);
   } catch (error) {
-    content.append(el("p", { className: "message error", role: "alert" }, String(/** @type {Error} */ (error).message)));
+    content.append(
+      el("p", { className: "message error", role: "alert" }, String(/** @type {Error} */ (error).message)),
+    );
   }
   return undefined;
 }
@@ -75,11 +110,28 @@ function show(content, traces) {
   const toggle = el("input", { type: "checkbox", onChange: () => ((changesOnly = toggle.checked), draw()) });
   content.append(
     el("div", { className: "compare-heads" }, ...traces.map((trace, i) => head(trace, i, traces))),
-    el("div", { className: "toolbar" }, ...counts, el("span", { className: "space" }), el("label", {}, toggle, " Differences only")),
     el(
       "div",
-      { className: "grid", role: "table", "aria-label": "Both traces, row by row", "aria-rowcount": rows.length },
-      el("div", { className: "compare-row head", role: "row" }, ...["Service & operation", "A", "B", "B − A"].map((text) => el("div", { role: "columnheader" }, text))),
+      { className: "toolbar" },
+      ...counts,
+      el("span", { className: "space" }),
+      el("label", {}, toggle, " Differences only"),
+    ),
+    el(
+      "div",
+      {
+        className: "grid",
+        role: "table",
+        "aria-label": "Both traces, row by row",
+        "aria-rowcount": rows.length,
+      },
+      el(
+        "div",
+        { className: "compare-row head", role: "row" },
+        ...["Service & operation", "A", "B", "B − A"].map((text) =>
+          el("div", { role: "columnheader" }, text),
+        ),
+      ),
       scroller,
     ),
   );
@@ -107,17 +159,41 @@ function head(trace, i, traces) {
   const change = i ? trace.duration - traces[0].duration : 0;
   return el(
     "a",
-    { className: `compare-head side-${"ab"[i]}`, href: `/trace/${encodeURIComponent(trace.id)}`, "data-route": true },
+    {
+      className: `compare-head side-${"ab"[i]}`,
+      href: `/trace/${encodeURIComponent(trace.id)}`,
+      "data-route": true,
+    },
     el("b", { className: "letter" }, "AB"[i]),
-    el("span", {}, el("strong", {}, service), " ", name, " ", el("code", { className: "id" }, trace.id.slice(0, 7))),
-    el("span", { className: "hint" }, `${dateTime(trace.start)} · ${duration(trace.duration)}${i && change ? ` (${signed(change)})` : ""} · ${plural(trace.spans.length, "span")}${trace.errors ? ` · ${plural(trace.errors, "error")}` : ""}`),
+    el(
+      "span",
+      {},
+      el("strong", {}, service),
+      " ",
+      name,
+      " ",
+      el("code", { className: "id" }, trace.id.slice(0, 7)),
+    ),
+    el(
+      "span",
+      { className: "hint" },
+      `${dateTime(trace.start)} · ${duration(trace.duration)}${i && change ? ` (${signed(change)})` : ""} · ${plural(trace.spans.length, "span")}${trace.errors ? ` · ${plural(trace.errors, "error")}` : ""}`,
+    ),
   );
 }
 
 /** @param {import("./trace.js").Span[]} spans @param {string} className @param {number} whole µs */
 function bars(spans, className, whole) {
-  const parts = joined(spans.map((span) => [span.start, span.end]), whole / LEAST_PX);
-  return parts.map(([from, to]) => el("span", { className, style: { left: `${(100 * from) / whole}%`, width: `${(100 * (to - from)) / whole}%` } }));
+  const parts = joined(
+    spans.map((span) => [span.start, span.end]),
+    whole / LEAST_PX,
+  );
+  return parts.map(([from, to]) =>
+    el("span", {
+      className,
+      style: { left: `${(100 * from) / whole}%`, width: `${(100 * (to - from)) / whole}%` },
+    }),
+  );
 }
 
 /** @param {number} us */
@@ -129,10 +205,30 @@ function line(row, traces, whole, colors) {
   const times = row.spans.map((spans, i) =>
     el(
       "div",
-      { role: "cell", className: "time-cell", title: spans.length ? `${plural(spans.length, "span")}, ${duration(row.time[i])} together` : "not in this trace" },
-      bars(spans.filter((span) => !span.error), "bar", whole),
-      bars(spans.filter((span) => span.error), "bar error", whole),
-      el("span", { className: "sum" }, spans.length ? `${spans.length > 1 ? `${spans.length} × ` : ""}${duration(row.time[i] / spans.length)}` : "—"),
+      {
+        role: "cell",
+        className: "time-cell",
+        title: spans.length
+          ? `${plural(spans.length, "span")}, ${duration(row.time[i])} together`
+          : "not in this trace",
+      },
+      bars(
+        spans.filter((span) => !span.error),
+        "bar",
+        whole,
+      ),
+      bars(
+        spans.filter((span) => span.error),
+        "bar error",
+        whole,
+      ),
+      el(
+        "span",
+        { className: "sum" },
+        spans.length
+          ? `${spans.length > 1 ? `${spans.length} × ` : ""}${duration(row.time[i] / spans.length)}`
+          : "—",
+      ),
     ),
   );
   return el(
@@ -143,9 +239,28 @@ function line(row, traces, whole, colors) {
       { role: "cell", className: "name-cell", title: `${row.service}: ${row.name}` },
       el("span", { className: "indent", style: { "--depth": String(Math.min(row.depth, 16)) } }),
       el("span", { className: "edge" }),
-      el("span", { className: "names" }, el("strong", {}, row.service), " ", el("span", { className: "op" }, row.name), count > 1 ? el("span", { className: "hint" }, ` × ${row.spans[0].length === row.spans[1].length ? count : `${row.spans[0].length} / ${row.spans[1].length}`}`) : null),
+      el(
+        "span",
+        { className: "names" },
+        el("strong", {}, row.service),
+        " ",
+        el("span", { className: "op" }, row.name),
+        count > 1
+          ? el(
+              "span",
+              { className: "hint" },
+              ` × ${row.spans[0].length === row.spans[1].length ? count : `${row.spans[0].length} / ${row.spans[1].length}`}`,
+            )
+          : null,
+      ),
     ),
     ...times,
-    el("div", { role: "cell", className: `delta ${row.verdict}` }, row.verdict.startsWith("only") || row.verdict === "same" ? VERDICTS[row.verdict] : `${signed(row.delta)}`),
+    el(
+      "div",
+      { role: "cell", className: `delta ${row.verdict}` },
+      row.verdict.startsWith("only") || row.verdict === "same"
+        ? VERDICTS[row.verdict]
+        : `${signed(row.delta)}`,
+    ),
   );
 }

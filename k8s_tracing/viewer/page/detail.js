@@ -30,12 +30,18 @@ export function detail(view, span) {
         fact("Start", duration(span.start), `${dateTime(span.recordedStart)}, as recorded`),
         fact("Without children", duration(ownTime(span))),
         fact("Span ID", span.id),
-        el("a", { href: here, "data-route": true, className: "deep", title: "The address of this span" }, "Link"),
+        el(
+          "a",
+          { href: here, "data-route": true, className: "deep", title: "The address of this span" },
+          "Link",
+        ),
       ),
       ...notices(view, span),
       ...span.parts.map((group) => split(span, group)),
       section("Attributes", span.tags.length, true, () => table(span.tags)),
-      span.events.length ? section("Events", span.events.length, span.events.length <= MANY_EVENTS, () => eventList(span)) : null,
+      span.events.length
+        ? section("Events", span.events.length, span.events.length <= MANY_EVENTS, () => eventList(span))
+        : null,
       span.links.length ? section("Links", span.links.length, true, () => linkList(span)) : null,
       section("Process", span.process.tags.length, false, () => table(span.process.tags)),
     ),
@@ -43,7 +49,8 @@ export function detail(view, span) {
 }
 
 /** @param {string} name @param {string} value @param {string} [title] */
-const fact = (name, value, title) => el("span", { className: "fact", title: title ?? "" }, el("span", {}, name), el("b", {}, value));
+const fact = (name, value, title) =>
+  el("span", { className: "fact", title: title ?? "" }, el("span", {}, name), el("b", {}, value));
 
 /** Its time less that in which a child ran. @param {Span} span */
 function ownTime(span) {
@@ -57,17 +64,38 @@ function ownTime(span) {
 
 /** @param {import("./view.js").View} view @param {Span} span */
 function notices(view, span) {
+  /** @type {Node[]} */
   const found = [];
-  const say = (/** @type {string} */ style, /** @type {string} */ text) => found.push(el("p", { className: `notice ${style}` }, text));
-  if (span.unfinished) say("warn", "Unfinished: its process ended, or has not come to the span's end yet. The bar ends where the last was heard of it.");
+  const say = (/** @type {string} */ style, /** @type {string} */ text) =>
+    found.push(el("p", { className: `notice ${style}` }, text));
+  if (span.unfinished)
+    say(
+      "warn",
+      "Unfinished: its process ended, or has not come to the span's end yet. The bar ends where the last was heard of it.",
+    );
   const skew = view.skews.get(span);
   if (skew) {
-    const what = [skew.before ? `starts ${duration(skew.before)} before its parent` : "", skew.after ? `ends ${duration(skew.after)} after its parent` : ""].filter(Boolean);
+    const what = [
+      skew.before ? `starts ${duration(skew.before)} before its parent` : "",
+      skew.after ? `ends ${duration(skew.after)} after its parent` : "",
+    ].filter(Boolean);
     say("skew", `As recorded, it ${what.join(" and ")}. ${skew.explanation}`);
   }
-  if (span.shift) say("skew", `Shown ${duration(Math.abs(span.shift))} ${span.shift > 0 ? "later" : "earlier"} than recorded, because clocks are adjusted.`);
-  if (span.lost) say("warn", `${plural(span.lost, "event")} of its process did not fit LTTng's buffers while it ran: spans below it may be missing.`);
-  if (span.missingParent) say("warn", `Its parent ${span.missingParent} is not in this trace: not recorded, lost, or still on its way.`);
+  if (span.shift)
+    say(
+      "skew",
+      `Shown ${duration(Math.abs(span.shift))} ${span.shift > 0 ? "later" : "earlier"} than recorded, because clocks are adjusted.`,
+    );
+  if (span.lost)
+    say(
+      "warn",
+      `${plural(span.lost, "event")} of its process did not fit LTTng's buffers while it ran: spans below it may be missing.`,
+    );
+  if (span.missingParent)
+    say(
+      "warn",
+      `Its parent ${span.missingParent} is not in this trace: not recorded, lost, or still on its way.`,
+    );
   for (const warning of span.warnings) say("warn", warning);
   return found;
 }
@@ -79,11 +107,28 @@ function split(span, group) {
     "figure",
     { className: "split" },
     el("figcaption", {}, `${group.label}: where ${duration(span.end - span.start)} went`),
-    el("div", { className: "strip big", role: "img", "aria-label": group.parts.map((part) => `${part.label} ${duration(part.us)}`).join(", ") }, share(group, whole)),
+    el(
+      "div",
+      {
+        className: "strip big",
+        role: "img",
+        "aria-label": group.parts.map((part) => `${part.label} ${duration(part.us)}`).join(", "),
+      },
+      share(group, whole),
+    ),
     el(
       "ul",
       {},
-      group.parts.map((part) => el("li", {}, el("span", { className: `key ${part.style}` }), `${part.label} `, el("b", {}, duration(part.us)), ` ${percent(part.us / whole)}`)),
+      group.parts.map((part) =>
+        el(
+          "li",
+          {},
+          el("span", { className: `key ${part.style}` }),
+          `${part.label} `,
+          el("b", {}, duration(part.us)),
+          ` ${percent(part.us / whole)}`,
+        ),
+      ),
     ),
   );
 }
@@ -94,13 +139,26 @@ function share(group, whole) {
   return group.parts.map((part) => {
     const left = used / whole;
     used += part.us;
-    return el("span", { className: `part ${part.style}`, style: { left: `${left * 100}%`, width: `${(100 * part.us) / whole}%` } });
+    return el("span", {
+      className: `part ${part.style}`,
+      style: { left: `${left * 100}%`, width: `${(100 * part.us) / whole}%` },
+    });
   });
 }
 
-/** Its content is made when it is first opened. @param {string} title @param {number} count @param {boolean} open @param {() => Node} content */
+/**
+ * Its content is made when it is first opened.
+ * @param {string} title
+ * @param {number} count
+ * @param {boolean} open
+ * @param {() => Node} content
+ */
 function section(title, count, open, content) {
-  const box = el("details", { className: "part-of-span", open: open && count > 0 }, el("summary", {}, title, " ", el("span", { className: "count" }, String(count))));
+  const box = el(
+    "details",
+    { className: "part-of-span", open: open && count > 0 },
+    el("summary", {}, title, " ", el("span", { className: "count" }, String(count))),
+  );
   if (box.open) box.append(content());
   else box.addEventListener("toggle", () => box.append(content()), { once: true });
   return box;
@@ -109,7 +167,17 @@ function section(title, count, open, content) {
 /** @param {Tag[]} tags */
 function table(tags) {
   const sorted = [...tags].sort((a, b) => (a.key < b.key ? -1 : 1));
-  return el("table", { className: "tags" }, el("tbody", {}, ...sorted.map((tag) => el("tr", {}, el("th", { scope: "row" }, tag.key), el("td", {}, value(tag.value))))));
+  return el(
+    "table",
+    { className: "tags" },
+    el(
+      "tbody",
+      {},
+      ...sorted.map((tag) =>
+        el("tr", {}, el("th", { scope: "row" }, tag.key), el("td", {}, value(tag.value))),
+      ),
+    ),
+  );
 }
 
 /** @param {unknown} data @returns {Node} */
@@ -153,7 +221,10 @@ function linkList(span) {
         {},
         el(
           "a",
-          { href: `/trace/${encodeURIComponent(link.traceID)}?span=${encodeURIComponent(link.spanID)}`, "data-route": true },
+          {
+            href: `/trace/${encodeURIComponent(link.traceID)}?span=${encodeURIComponent(link.spanID)}`,
+            "data-route": true,
+          },
           `trace ${link.traceID.slice(0, 7)}, span ${link.spanID}`,
         ),
         el("span", { className: "hint" }, ` ${link.type.toLowerCase().replaceAll("_", " ")}`),

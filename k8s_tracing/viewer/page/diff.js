@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /**
- * Two traces laid over each other. Spans are the same where the way to them is: service, kind and name of each ancestor. Those
- * of one parent that are the same, ten calls of one service for instance, make one row. Nothing here touches the document.
+ * Two traces laid over each other. Spans are the same where the way to them is: service, kind and name of
+ * each ancestor. Those of one parent that are the same, ten calls of one service for instance, make one row.
+ * Nothing here touches the document.
  */
 
 /** @typedef {import("./trace.js").Span} Span */
@@ -34,7 +35,11 @@ function grouped(spans) {
   return groups;
 }
 
-/** The keys of both in an order that keeps each one's own as far as it can. @param {string[]} a @param {string[]} b */
+/**
+ * The keys of both in an order that keeps each one's own as far as it can.
+ * @param {string[]} a
+ * @param {string[]} b
+ */
 function merged(a, b) {
   const inB = new Set(b);
   const done = new Set();
@@ -43,12 +48,12 @@ function merged(a, b) {
   for (const key of a) {
     if (inB.has(key)) {
       for (; at < b.length && b[at] !== key; at++) {
-        if (!done.has(b[at]) && !a.includes(b[at])) keys.push(b[at]), done.add(b[at]);
+        if (!done.has(b[at]) && !a.includes(b[at])) (keys.push(b[at]), done.add(b[at]));
       }
     }
-    if (!done.has(key)) keys.push(key), done.add(key);
+    if (!done.has(key)) (keys.push(key), done.add(key));
   }
-  for (const key of b) if (!done.has(key)) keys.push(key), done.add(key);
+  for (const key of b) if (!done.has(key)) (keys.push(key), done.add(key));
   return keys;
 }
 
@@ -61,7 +66,15 @@ function toRow(a, b, depth) {
   const time = /** @type {[number, number]} */ ([sum(a), sum(b)]);
   const delta = time[1] - time[0];
   const apart = Math.abs(delta) > LEAST_US && Math.abs(delta) > SHARE * time[0];
-  const verdict = !b.length ? "only-a" : !a.length ? "only-b" : !apart ? "same" : delta > 0 ? "slower" : "faster";
+  const verdict = !b.length
+    ? "only-a"
+    : !a.length
+      ? "only-b"
+      : !apart
+        ? "same"
+        : delta > 0
+          ? "slower"
+          : "faster";
   return { service, name, depth, spans: [a, b], time, verdict, delta };
 }
 
@@ -83,7 +96,11 @@ export function diff(a, b) {
   push(a.roots, b.roots, 0);
   for (let next = todo.pop(); next; next = todo.pop()) {
     rows.push(toRow(next.a, next.b, next.depth));
-    push(next.a.flatMap((span) => span.children), next.b.flatMap((span) => span.children), next.depth + 1);
+    push(
+      next.a.flatMap((span) => span.children),
+      next.b.flatMap((span) => span.children),
+      next.depth + 1,
+    );
   }
   return rows;
 }

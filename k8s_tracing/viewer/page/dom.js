@@ -1,12 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0
 /**
- * Elements made of data. Text only ever becomes a text node, and a link leads to http or https: that is what keeps whatever came
- * in a span from being more than text. The server's content security policy is the second wall.
+ * Elements made of data. Text only ever becomes a text node, and a link leads to http or https: that is what
+ * keeps whatever came in a span from being more than text. The server's content security policy is the
+ * second wall.
  */
 
 /** @typedef {Node | string | number | null | undefined | false} Child */
 
-const PROPERTIES = new Set(["className", "checked", "value", "disabled", "hidden", "tabIndex", "title", "type", "name", "open", "htmlFor"]);
+const PROPERTIES = new Set([
+  "className",
+  "checked",
+  "value",
+  "disabled",
+  "hidden",
+  "tabIndex",
+  "title",
+  "type",
+  "name",
+  "open",
+  "htmlFor",
+]);
 
 /**
  * @template {keyof HTMLElementTagNameMap} K
@@ -44,11 +57,16 @@ function fill(node, props, children) {
     else node.setAttribute(key, value === true ? "" : String(value));
   }
   for (const child of children.flat()) {
-    if (child !== null && child !== undefined && child !== false) node.append(child instanceof Node ? child : String(child));
+    if (child !== null && child !== undefined && child !== false)
+      node.append(child instanceof Node ? child : String(child));
   }
 }
 
-/** The policy allows styles that a script sets, and no style attribute. @param {HTMLElement} node @param {Record<string, string>} style */
+/**
+ * The policy allows styles that a script sets, and no style attribute.
+ * @param {HTMLElement} node
+ * @param {Record<string, string>} style
+ */
 function setStyle(node, style) {
   for (const [name, value] of Object.entries(style)) node.style.setProperty(name, value);
 }
@@ -79,5 +97,9 @@ export function onceAFrame(work) {
 
 /** Is somebody typing? @param {EventTarget | null} target */
 export function isTyping(target) {
-  return target instanceof HTMLElement && (target.isContentEditable || /^(INPUT|TEXTAREA|SELECT)$/.test(target.tagName) && /** @type {any} */ (target).type !== "checkbox");
+  return (
+    target instanceof HTMLElement &&
+    (target.isContentEditable ||
+      (/^(INPUT|TEXTAREA|SELECT)$/.test(target.tagName) && /** @type {any} */ (target).type !== "checkbox"))
+  );
 }

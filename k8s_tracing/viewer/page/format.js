@@ -1,7 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 /** Numbers and times as people read them. Times are microseconds, as in Jaeger's JSON. */
 
-const UNITS = [["d", 86_400e6], ["h", 3600e6], ["m", 60e6], ["s", 1e6], ["ms", 1e3], ["µs", 1]];
+/** @type {[string, number][]} */
+const UNITS = [
+  ["d", 86_400e6],
+  ["h", 3600e6],
+  ["m", 60e6],
+  ["s", 1e6],
+  ["ms", 1e3],
+  ["µs", 1],
+];
 
 /**
  * Three digits and the unit that suits: `712 ms`, `1.23 s`, `2m 5s`.
@@ -83,7 +91,12 @@ export function dateTime(us) {
 export function ago(us, nowUs) {
   const s = Math.round((nowUs - us) / 1e6);
   if (s < 5) return "just now";
-  for (const [name, size] of /** @type {[string, number][]} */ ([["day", 86_400], ["hour", 3600], ["minute", 60], ["second", 1]])) {
+  for (const [name, size] of /** @type {[string, number][]} */ ([
+    ["day", 86_400],
+    ["hour", 3600],
+    ["minute", 60],
+    ["second", 1],
+  ])) {
     if (s >= size) return `${plural(Math.floor(s / size), name)} ago`;
   }
   return "just now";

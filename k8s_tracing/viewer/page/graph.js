@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 /**
- * Where to draw the services of a dependency graph: callers left, callees right, few crossings. The layered drawing of Sugiyama
- * et al. (1981) in its simplest form: longest paths for layers, barycentres for the order within. Nothing here touches the document.
+ * Where to draw the services of a dependency graph: callers left, callees right, few crossings. The layered
+ * drawing of Sugiyama et al. (1981) in its simplest form: longest paths for layers, barycentres for the
+ * order within. Nothing here touches the document.
  */
 
 /** @typedef {{parent: string, child: string, callCount: number}} Dependency */
 /** @typedef {{name: string, layer: number, place: number}} Node `place`: 0 is the top of the layer */
-/** @typedef {{nodes: Map<string, Node>, layers: string[][], edges: Dependency[], self: Map<string, number>}} Layout */
+/**
+ * @typedef {{nodes: Map<string, Node>, layers: string[][], edges: Dependency[], self: Map<string, number>}} Layout
+ */
 
 const SWEEPS = 8;
 
@@ -16,11 +19,16 @@ const SWEEPS = 8;
  */
 export function layOut(dependencies) {
   const edges = dependencies.filter((edge) => edge.parent !== edge.child);
-  const self = new Map(dependencies.filter((edge) => edge.parent === edge.child).map((edge) => [edge.parent, edge.callCount]));
+  const self = new Map(
+    dependencies.filter((edge) => edge.parent === edge.child).map((edge) => [edge.parent, edge.callCount]),
+  );
   const names = [...new Set(dependencies.flatMap((edge) => [edge.parent, edge.child]))].sort();
   const forward = withoutRings(names, edges);
   const layerOf = longestPaths(names, forward);
-  const layers = Array.from({ length: Math.max(0, ...layerOf.values()) + 1 }, () => /** @type {string[]} */ ([]));
+  const layers = Array.from(
+    { length: Math.max(0, ...layerOf.values()) + 1 },
+    () => /** @type {string[]} */ ([]),
+  );
   for (const name of names) layers[layerOf.get(name) ?? 0].push(name);
   order(layers, edges);
   const nodes = new Map();
@@ -28,7 +36,11 @@ export function layOut(dependencies) {
   return { nodes, layers: names.length ? layers : [], edges, self };
 }
 
-/** The edges without those that lead back to where one came from. @param {string[]} names @param {Dependency[]} edges */
+/**
+ * The edges without those that lead back to where one came from.
+ * @param {string[]} names
+ * @param {Dependency[]} edges
+ */
 function withoutRings(names, edges) {
   const out = Map.groupBy(edges, (edge) => edge.parent);
   const called = new Set(edges.map((edge) => edge.child));
@@ -77,12 +89,20 @@ function longestPaths(names, edges) {
   return layer;
 }
 
-/** Puts each node near the middle of those it is joined to, left to right and back. @param {string[][]} layers @param {Dependency[]} edges */
+/**
+ * Puts each node near the middle of those it is joined to, left to right and back.
+ * @param {string[][]} layers
+ * @param {Dependency[]} edges
+ */
 function order(layers, edges) {
   /** @type {Map<string, string[]>} */
   const neighbours = new Map();
   for (const { parent, child } of edges) {
-    for (const [a, b] of [[parent, child], [child, parent]]) neighbours.set(a, [...(neighbours.get(a) ?? []), b]);
+    for (const [a, b] of [
+      [parent, child],
+      [child, parent],
+    ])
+      neighbours.set(a, [...(neighbours.get(a) ?? []), b]);
   }
   const place = new Map();
   /** @param {string[]} layer */

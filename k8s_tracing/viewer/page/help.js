@@ -52,7 +52,14 @@ export function showHelp() {
         "section",
         {},
         el("h3", {}, title),
-        el("dl", {}, ...rows.flatMap(([keys, text]) => [el("dt", {}, ...keys.map((key) => el("kbd", {}, key))), el("dd", {}, text)])),
+        el(
+          "dl",
+          {},
+          ...rows.flatMap(([keys, text]) => [
+            el("dt", {}, ...keys.map((key) => el("kbd", {}, key))),
+            el("dd", {}, text),
+          ]),
+        ),
       ),
     ),
     el("button", { type: "button", onClick: () => dialog.close() }, "Close"),

@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-/** Spans of time as they are drawn: what lies closer than a pixel is one, or ten thousand calls would be as many elements. */
+/**
+ * Spans of time as they are drawn: what lies closer than a pixel is one, or ten thousand calls would be as
+ * many elements.
+ */
 
 /** @typedef {[number, number]} Interval */
 

@@ -58,12 +58,21 @@ function go(path) {
 }
 
 document.addEventListener("click", (event) => {
-  if (event.defaultPrevented || event.button || event.metaKey || event.ctrlKey || event.shiftKey || event.altKey) return;
+  if (
+    event.defaultPrevented ||
+    event.button ||
+    event.metaKey ||
+    event.ctrlKey ||
+    event.shiftKey ||
+    event.altKey
+  )
+    return;
   const link = event.target instanceof Element && event.target.closest("a[data-route]");
   if (!link) return;
   event.preventDefault();
   go(link.getAttribute("href") ?? "/");
 });
+document.addEventListener("again", () => void show());
 document.addEventListener("go", (event) => go(/** @type {CustomEvent<string>} */ (event).detail));
 window.addEventListener("popstate", () => void show());
 
@@ -76,12 +85,16 @@ document.querySelector(".lookup")?.addEventListener("submit", (event) => {
 
 document.getElementById("theme")?.addEventListener("click", () => {
   const root = document.documentElement;
-  const dark = root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
+  const dark = root.dataset.theme
+    ? root.dataset.theme === "dark"
+    : matchMedia("(prefers-color-scheme: dark)").matches;
   root.dataset.theme = dark ? "light" : "dark";
   localStorage.setItem("theme", root.dataset.theme);
   document.dispatchEvent(new Event("theme"));
 });
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => document.dispatchEvent(new Event("theme")));
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () =>
+  document.dispatchEvent(new Event("theme")),
+);
 
 document.getElementById("help")?.addEventListener("click", showHelp);
 document.addEventListener("keydown", (event) => {

@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-/** The whole trace, small, with what the time line shows of it. Dragging over it, or over the axis, chooses a part. */
+/**
+ * The whole trace, small, with what the time line shows of it. Dragging over it, or over the axis, chooses a
+ * part.
+ */
 
 import { el, onceAFrame } from "./dom.js";
 import { duration } from "./format.js";
@@ -16,7 +19,16 @@ export function minimap(view) {
   const before = el("div", { className: "outside" });
   const after = el("div", { className: "outside" });
   const handles = [0, 1].map((side) => handle(view, side));
-  const reset = el("button", { type: "button", className: "reset", title: "Show the whole trace (0)", onClick: () => view.zoom(0, view.trace.duration) }, "Reset zoom");
+  const reset = el(
+    "button",
+    {
+      type: "button",
+      className: "reset",
+      title: "Show the whole trace (0)",
+      onClick: () => view.zoom(0, view.trace.duration),
+    },
+    "Reset zoom",
+  );
   const choice = el("div", { className: "choice", hidden: true });
   const marks = el("div", { className: "marks" });
   const picture = el("div", { className: "picture" }, canvas, before, after, choice, ...handles);
@@ -64,7 +76,15 @@ export function minimap(view) {
 
 /** @param {HTMLElement} marks @param {number} from @param {number} to */
 function fillMarks(marks, from, to) {
-  marks.replaceChildren(...[0, 0.25, 0.5, 0.75, 1].map((share) => el("span", { style: { left: `${share * 100}%` } }, from + share * (to - from) ? duration(from + share * (to - from)) : "0")));
+  marks.replaceChildren(
+    ...[0, 0.25, 0.5, 0.75, 1].map((share) =>
+      el(
+        "span",
+        { style: { left: `${share * 100}%` } },
+        from + share * (to - from) ? duration(from + share * (to - from)) : "0",
+      ),
+    ),
+  );
 }
 
 /** @param {HTMLCanvasElement} canvas @param {View} view */
@@ -83,7 +103,12 @@ function paint(canvas, view) {
   spans.forEach((span, i) => {
     context.fillStyle = colors.get(span.service);
     const left = (span.start / Math.max(whole, 1)) * width;
-    context.fillRect(left, 2 + i * step, Math.max(((span.end - span.start) / Math.max(whole, 1)) * width, 1), Math.max(Math.min(step - 0.4, 6), 0.8));
+    context.fillRect(
+      left,
+      2 + i * step,
+      Math.max(((span.end - span.start) / Math.max(whole, 1)) * width, 1),
+      Math.max(Math.min(step - 0.4, 6), 0.8),
+    );
   });
 }
 
@@ -99,7 +124,8 @@ function colorOf(place, name) {
 /** @param {View} view @param {number} side 0: where the shown part begins, 1: where it ends */
 function handle(view, side) {
   /** @param {number} us */
-  const move = (us) => (side ? view.zoom(view.from, Math.max(us, view.from + 1)) : view.zoom(Math.min(us, view.to - 1), view.to));
+  const move = (us) =>
+    side ? view.zoom(view.from, Math.max(us, view.from + 1)) : view.zoom(Math.min(us, view.to - 1), view.to);
   const knob = el("div", {
     className: "handle",
     role: "slider",
@@ -127,7 +153,11 @@ function handle(view, side) {
   return knob;
 }
 
-/** @param {HTMLElement} area @param {HTMLElement} choice @param {(from: number, to: number) => void} onChoice shares of the area's width */
+/**
+ * @param {HTMLElement} area
+ * @param {HTMLElement} choice
+ * @param {(from: number, to: number) => void} onChoice shares of the area's width
+ */
 function drag(area, choice, onChoice) {
   let start = NaN;
   const share = (/** @type {PointerEvent} */ event) => {

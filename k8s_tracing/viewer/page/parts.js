@@ -2,8 +2,8 @@
 /**
  * Where a span's time went, from its attributes `k8s_tracing.<group>.<part>_ns`.
  *
- * The CPU split of a container is the group `cpu`; what a proxy did is the group `ingress`. Parts with names that are not known
- * here are drawn as well, after those that are.
+ * The CPU split of a container is the group `cpu`; what a proxy did is the group `ingress`. Parts with names
+ * that are not known here are drawn as well, after those that are.
  */
 
 /** @typedef {{name: string, label: string, us: number, style: string}} Part */
@@ -11,7 +11,10 @@
 
 const KEY = /^k8s_tracing\.([a-z][a-z0-9_]*)\.([a-z][a-z0-9_]*)_ns$/;
 
-/** The order in which parts are drawn, and the name of their look in parts.css. @type {Record<string, [string, [string, string, string][]]>} */
+/**
+ * The order in which parts are drawn, and the name of their look in parts.css.
+ * @type {Record<string, [string, [string, string, string][]]>}
+ */
 const KNOWN = {
   cpu: [
     "Container",

@@ -26,10 +26,21 @@ export const SORTS = {
 export function resultList(traces, chosen, fresh, onChoice) {
   const longest = Math.max(...traces.map((trace) => trace.duration), 1);
   const colors = colorsOf(traces.flatMap((trace) => trace.services.map((one) => one.name)));
-  return el("ol", { className: "traces" }, ...traces.map((trace) => item(trace, longest, colors, chosen, fresh.has(trace.id), onChoice)));
+  return el(
+    "ol",
+    { className: "traces" },
+    ...traces.map((trace) => item(trace, longest, colors, chosen, fresh.has(trace.id), onChoice)),
+  );
 }
 
-/** @param {Trace} trace @param {number} longest @param {Map<string, string>} colors @param {Set<string>} chosen @param {boolean} isFresh @param {() => void} onChoice */
+/**
+ * @param {Trace} trace
+ * @param {number} longest
+ * @param {Map<string, string>} colors
+ * @param {Set<string>} chosen
+ * @param {boolean} isFresh
+ * @param {() => void} onChoice
+ */
 function item(trace, longest, colors, chosen, isFresh, onChoice) {
   const { service, name } = trace;
   const box = el("input", {
@@ -45,7 +56,8 @@ function item(trace, longest, colors, chosen, isFresh, onChoice) {
         if (chosen.size > 2) {
           chosen.delete(first);
           for (const other of document.querySelectorAll(".traces input:checked")) {
-            if (/** @type {HTMLInputElement} */ (other).value === first) /** @type {HTMLInputElement} */ (other).checked = false;
+            if (/** @type {HTMLInputElement} */ (other).value === first)
+              /** @type {HTMLInputElement} */ (other).checked = false;
           }
         }
       }
@@ -78,9 +90,21 @@ function item(trace, longest, colors, chosen, isFresh, onChoice) {
         { className: "line second" },
         el("span", { className: "badge plain" }, plural(trace.spans, "span")),
         ...notes,
-        ...trace.services.map((one) => el("span", { className: `badge service ${colors.get(one.name)}` }, one.name, " ", el("b", {}, String(one.spans)))),
+        ...trace.services.map((one) =>
+          el(
+            "span",
+            { className: `badge service ${colors.get(one.name)}` },
+            one.name,
+            " ",
+            el("b", {}, String(one.spans)),
+          ),
+        ),
         el("span", { className: "space" }),
-        el("time", { title: dateTime(trace.start) }, `${dateTime(trace.start).slice(0, 19)} · ${ago(trace.start, Date.now() * 1000)}`),
+        el(
+          "time",
+          { title: dateTime(trace.start) },
+          `${dateTime(trace.start).slice(0, 19)} · ${ago(trace.start, Date.now() * 1000)}`,
+        ),
       ),
     ),
   );

@@ -32,17 +32,37 @@ export function scatter(traces) {
     const radius = 3.5 + 4.5 * Math.sqrt(trace.spans / size);
     return svg(
       "a",
-      { href: `/trace/${encodeURIComponent(trace.id)}`, "data-route": true, "aria-label": label, "data-trace": trace.id },
+      {
+        href: `/trace/${encodeURIComponent(trace.id)}`,
+        "data-route": true,
+        "aria-label": label,
+        "data-trace": trace.id,
+      },
       svg("title", {}, label),
-      svg("circle", { cx: x(trace.start), cy: y(trace.duration), r: radius, className: trace.errors ? "dot error" : "dot" }),
+      svg("circle", {
+        cx: x(trace.start),
+        cy: y(trace.duration),
+        r: radius,
+        className: trace.errors ? "dot error" : "dot",
+      }),
     );
   });
   const drawing = svg(
     "svg",
     { viewBox: `0 0 ${width} ${HEIGHT}`, role: "group", "aria-label": "Durations of the traces over time" },
-    ...marksY.map((us) => svg("line", { x1: plot.left, x2: plot.right, y1: y(us), y2: y(us), className: "grid" })),
-    ...marksY.map((us) => svg("text", { x: plot.left - 8, y: y(us) + 4, className: "tick end" }, us ? duration(us) : "0")),
-    ...marksX.map((us) => svg("text", { x: x(us), y: HEIGHT - 6, className: "tick middle" }, withMs ? clock(us).slice(0, 10) : clock(us).slice(0, 8))),
+    ...marksY.map((us) =>
+      svg("line", { x1: plot.left, x2: plot.right, y1: y(us), y2: y(us), className: "grid" }),
+    ),
+    ...marksY.map((us) =>
+      svg("text", { x: plot.left - 8, y: y(us) + 4, className: "tick end" }, us ? duration(us) : "0"),
+    ),
+    ...marksX.map((us) =>
+      svg(
+        "text",
+        { x: x(us), y: HEIGHT - 6, className: "tick middle" },
+        withMs ? clock(us).slice(0, 10) : clock(us).slice(0, 8),
+      ),
+    ),
     ...dots,
   );
   return el("div", { className: "scatter" }, drawing);

@@ -6,7 +6,16 @@ import { el } from "./dom.js";
 import { parseDuration } from "./format.js";
 import { formatTags, parseTags } from "./tags.js";
 
-const LOOKBACKS = { "5m": "5 minutes", "15m": "15 minutes", "1h": "hour", "3h": "3 hours", "12h": "12 hours", "1d": "day", "2d": "2 days", "7d": "week" };
+const LOOKBACKS = {
+  "5m": "5 minutes",
+  "15m": "15 minutes",
+  "1h": "hour",
+  "3h": "3 hours",
+  "12h": "12 hours",
+  "1d": "day",
+  "2d": "2 days",
+  "7d": "week",
+};
 
 /** @param {string} name @param {string} label @param {HTMLElement} input @param {string} [hint] */
 function field(name, label, input, hint) {
@@ -14,7 +23,13 @@ function field(name, label, input, hint) {
   input.setAttribute("name", name);
   const error = el("span", { className: "field-error", id: `error-${name}`, role: "alert" });
   input.setAttribute("aria-describedby", error.id);
-  return el("div", { className: "field" }, el("label", { htmlFor: input.id }, label, hint ? el("span", { className: "hint" }, hint) : null), input, error);
+  return el(
+    "div",
+    { className: "field" },
+    el("label", { htmlFor: input.id }, label, hint ? el("span", { className: "hint" }, hint) : null),
+    input,
+    error,
+  );
 }
 
 /** @param {[string, string][]} options @param {string} chosen */
@@ -50,10 +65,31 @@ function tagsText(json) {
 export async function searchForm(params, onSearch) {
   const service = el("select");
   const operation = el("select");
-  const tags = el("input", { value: tagsText(params.get("tags")), placeholder: "error=true http.route=/dispatch", autocomplete: "off", spellcheck: "false" });
-  const least = el("input", { value: params.get("minDuration") ?? "", placeholder: "1.2s, 100ms", autocomplete: "off" });
-  const most = el("input", { value: params.get("maxDuration") ?? "", placeholder: "1.2s, 100ms", autocomplete: "off" });
-  const lookback = choice([...Object.entries(LOOKBACKS).map(([value, label]) => /** @type {[string, string]} */ ([value, `Last ${label}`])), ["custom", "Custom range"]], params.get("lookback") ?? "1h");
+  const tags = el("input", {
+    value: tagsText(params.get("tags")),
+    placeholder: "error=true http.route=/dispatch",
+    autocomplete: "off",
+    spellcheck: "false",
+  });
+  const least = el("input", {
+    value: params.get("minDuration") ?? "",
+    placeholder: "1.2s, 100ms",
+    autocomplete: "off",
+  });
+  const most = el("input", {
+    value: params.get("maxDuration") ?? "",
+    placeholder: "1.2s, 100ms",
+    autocomplete: "off",
+  });
+  const lookback = choice(
+    [
+      ...Object.entries(LOOKBACKS).map(
+        ([value, label]) => /** @type {[string, string]} */ ([value, `Last ${label}`]),
+      ),
+      ["custom", "Custom range"],
+    ],
+    params.get("lookback") ?? "1h",
+  );
   if (!lookback.value) lookback.value = "1h";
   const start = el("input", { type: "datetime-local", step: "1", value: toLocal(params.get("start")) });
   const end = el("input", { type: "datetime-local", step: "1", value: toLocal(params.get("end")) });
@@ -63,14 +99,20 @@ export async function searchForm(params, onSearch) {
   const fillOperations = async () => {
     const names = service.value ? await api.operations(service.value).catch(() => []) : [];
     const before = operation.value || (params.get("operation") ?? "");
-    operation.replaceChildren(el("option", { value: "" }, "all"), ...[...names].sort().map((name) => el("option", { value: name }, name)));
+    operation.replaceChildren(
+      el("option", { value: "" }, "all"),
+      ...[...names].sort().map((name) => el("option", { value: name }, name)),
+    );
     operation.value = names.includes(before) ? before : "";
     operation.disabled = !service.value;
   };
   const names = await api.services().catch(() => /** @type {string[]} */ ([]));
   const wanted = params.get("service") ?? "";
   if (wanted && !names.includes(wanted)) names.push(wanted);
-  service.append(el("option", { value: "" }, "all services"), ...[...names].sort().map((name) => el("option", { value: name }, name)));
+  service.append(
+    el("option", { value: "" }, "all services"),
+    ...[...names].sort().map((name) => el("option", { value: name }, name)),
+  );
   service.value = wanted;
   service.addEventListener("change", () => {
     operation.value = "";
@@ -79,7 +121,11 @@ export async function searchForm(params, onSearch) {
   await fillOperations();
   const onLookback = () => {
     range.hidden = lookback.value !== "custom";
-    if (!range.hidden && !start.value) [start.value, end.value] = [toLocal(String((Date.now() - 3600e3) * 1000)), toLocal(String(Date.now() * 1000))];
+    if (!range.hidden && !start.value)
+      [start.value, end.value] = [
+        toLocal(String((Date.now() - 3600e3) * 1000)),
+        toLocal(String(Date.now() * 1000)),
+      ];
   };
   lookback.addEventListener("change", onLookback);
   onLookback();
@@ -105,12 +151,17 @@ export async function searchForm(params, onSearch) {
     }
     for (const input of [least, most]) {
       const text = input.value.trim();
-      if (complain(input, text && Number.isNaN(parseDuration(text)) ? "Write 1.2s, 100ms or 500us." : "")) return null;
+      if (complain(input, text && Number.isNaN(parseDuration(text)) ? "Write 1.2s, 100ms or 500us." : ""))
+        return null;
       if (text) next.set(input.name, text.replace(/\s+/g, ""));
     }
     next.set("lookback", lookback.value);
     if (lookback.value === "custom") {
-      if (complain(start, start.value ? "" : "Give a time.") || complain(end, end.value ? "" : "Give a time.")) return null;
+      if (
+        complain(start, start.value ? "" : "Give a time.") ||
+        complain(end, end.value ? "" : "Give a time.")
+      )
+        return null;
       next.set("start", fromLocal(start.value));
       next.set("end", fromLocal(end.value));
     }
@@ -135,7 +186,12 @@ export async function searchForm(params, onSearch) {
     field("tags", "Tags", tags, " key=value, in any span"),
     field("lookback", "Time", lookback),
     range,
-    el("div", { className: "pair" }, field("minDuration", "Min duration", least), field("maxDuration", "Max duration", most)),
+    el(
+      "div",
+      { className: "pair" },
+      field("minDuration", "Min duration", least),
+      field("maxDuration", "Max duration", most),
+    ),
     field("limit", "Limit of results", limit),
     el("button", { type: "submit", className: "primary" }, "Find traces"),
   );

@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-/** The search page. All of a search is in the URL, with Jaeger's parameters, so that it can be sent and gone back to. */
+/**
+ * The search page. All of a search is in the URL, with Jaeger's parameters, so that it can be sent and gone
+ * back to.
+ */
 
 import * as api from "./api.js";
 import { announce, el } from "./dom.js";
@@ -29,7 +32,8 @@ export function toQuery(params) {
 /** @param {string} lookback `5m`, `2h`, `1d` @returns {[string, string]} µs since the Unix epoch */
 function recent(lookback) {
   const match = /^(\d+)([smhdw])$/.exec(lookback) ?? ["", "1", "h"];
-  const seconds = Number(match[1]) * { s: 1, m: 60, h: 3600, d: 86_400, w: 604_800 }[/** @type {"h"} */ (match[2])];
+  const seconds =
+    Number(match[1]) * { s: 1, m: 60, h: 3600, d: 86_400, w: 604_800 }[/** @type {"h"} */ (match[2])];
   // A clock of another node may be ahead of this one's.
   return [String((Date.now() - seconds * 1000) * 1000), String((Date.now() + 60_000) * 1000)];
 }
@@ -39,7 +43,11 @@ export async function searchPage(box, url) {
   document.title = "Search · k8s_tracing";
   const params = url.searchParams;
   const results = el("section", { className: "results", "aria-label": "Results" });
-  const state = { sort: params.get("sort") ?? "recent", live: params.get("lookback") !== "custom", chosen: new Set() };
+  const state = {
+    sort: params.get("sort") ?? "recent",
+    live: params.get("lookback") !== "custom",
+    chosen: new Set(),
+  };
 
   const form = await searchForm(params, (next) => {
     if (state.sort !== "recent") next.set("sort", state.sort);
@@ -60,10 +68,14 @@ export async function searchPage(box, url) {
     try {
       traces = await api.search(toQuery(params));
     } catch (error) {
-      results.replaceChildren(el("p", { className: "message error", role: "alert" }, String(/** @type {Error} */ (error).message)));
+      results.replaceChildren(
+        el("p", { className: "message error", role: "alert" }, String(/** @type {Error} */ (error).message)),
+      );
       return;
     }
-    const fresh = isFirst ? new Set() : new Set(traces.map((trace) => trace.id).filter((id) => !known.has(id)));
+    const fresh = isFirst
+      ? new Set()
+      : new Set(traces.map((trace) => trace.id).filter((id) => !known.has(id)));
     if (isFirst) announce(`${plural(traces.length, "trace")} found`);
     else if (fresh.size) announce(`${plural(fresh.size, "new trace")}`);
     known = new Set(traces.map((trace) => trace.id));
@@ -121,7 +133,11 @@ function view(traces, state, fresh, redraw, connected) {
   const live = el(
     "label",
     { className: "live", title: "New traces appear by themselves" },
-    el("input", { type: "checkbox", checked: state.live, onChange: (/** @type {any} */ event) => (state.live = event.target.checked) }),
+    el("input", {
+      type: "checkbox",
+      checked: state.live,
+      onChange: (/** @type {any} */ event) => (state.live = event.target.checked),
+    }),
     el("span", { className: `live-dot ${connected ? "on" : ""}`, "aria-hidden": "true" }),
     "Live",
   );
@@ -135,7 +151,8 @@ function view(traces, state, fresh, redraw, connected) {
     el("label", {}, "Sort ", sort),
   );
   if (!traces.length) {
-    const hint = "Nothing fits this search yet. Try a longer time, fewer tags, or wait: with Live on, traces appear here as they arrive.";
+    const hint =
+      "Nothing fits this search yet. Try a longer time, fewer tags, or wait: with Live on, traces appear here as they arrive.";
     return [bar, el("p", { className: "message" }, hint)];
   }
   return [scatter(traces), bar, resultList(sorted, state.chosen, fresh, onChoice)];

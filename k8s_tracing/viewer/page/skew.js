@@ -2,8 +2,9 @@
 /**
  * Clocks of nodes that differ: found and said, and put right only when asked to.
  *
- * A span that starts before its parent shows it. A server's span that ends after the client's that called it may show it, too,
- * or the server went on working. What recorded spans with one clock is a node, or where that is unknown, a process.
+ * A span that starts before its parent shows it. A server's span that ends after the client's that called it
+ * may show it, too, or the server went on working. What recorded spans with one clock is a node, or where
+ * that is unknown, a process.
  */
 
 /** @typedef {import("./trace.js").Span} Span */
@@ -34,7 +35,8 @@ export function skewOf(span) {
     explanation: apart
       ? `Clocks: ${nameOf(span)} and ${nameOf(parent)} recorded this span and its parent, and their clocks differ` +
         (isBefore ? "." : ", or the work went on after the answer.")
-      : "Both were recorded with one clock: the times that were given are wrong" + (isBefore ? "." : ", or the work went on after the answer."),
+      : "Both were recorded with one clock: the times that were given are wrong" +
+        (isBefore ? "." : ", or the work went on after the answer."),
   };
 }
 
@@ -44,8 +46,9 @@ const nameOf = (span) => (span.process.node ? `node ${span.process.node}` : `ser
 /**
  * By how much each node's clock has to be moved, relative to that of the first root's node.
  *
- * A child that runs within its parent says between which limits: it must neither start before nor end after it. Those limits
- * of all calls between two nodes together are what a clock is put right by, and if no shift at all is within them, none is made.
+ * A child that runs within its parent says between which limits: it must neither start before nor end after
+ * it. Those limits of all calls between two nodes together are what a clock is put right by, and if no shift
+ * at all is within them, none is made.
  * @param {import("./trace.js").Trace} trace
  * @returns {Map<string, number>} µs for each node whose clock has to be moved
  */
@@ -77,7 +80,14 @@ export function clockShifts(trace) {
   return new Map([...shifts].filter(([, shift]) => shift !== 0));
 }
 
-/** Narrows the limits between two nodes; those that no shift can keep are left to the first calls. @param {Map<string, Map<string, [number, number]>>} limits @param {string} from @param {string} to @param {number} low @param {number} high */
+/**
+ * Narrows the limits between two nodes; those that no shift can keep are left to the first calls.
+ * @param {Map<string, Map<string, [number, number]>>} limits
+ * @param {string} from
+ * @param {string} to
+ * @param {number} low
+ * @param {number} high
+ */
 function narrow(limits, from, to, low, high) {
   const ofFrom = limits.get(from) ?? new Map();
   limits.set(from, ofFrom);
@@ -93,7 +103,8 @@ function narrow(limits, from, to, low, high) {
  */
 export function applyShifts(trace, shifts) {
   let first = Infinity;
-  for (const span of trace.spans) first = Math.min(first, span.recordedStart + (shifts.get(clockOf(span)) ?? 0));
+  for (const span of trace.spans)
+    first = Math.min(first, span.recordedStart + (shifts.get(clockOf(span)) ?? 0));
   trace.duration = 0;
   for (const span of trace.spans) {
     const length = span.end - span.start;

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-/** The search form's tags: `error=true http.route="/a b"`, as in logfmt, to the JSON of Jaeger's API and back. */
+/**
+ * The search form's tags: `error=true http.route="/a b"`, as in logfmt, to the JSON of Jaeger's API and back.
+ */
 
 /**
  * @param {string} text

@@ -12,13 +12,21 @@ import { VirtualList } from "./virtual.js";
 const ROW_PX = 28;
 
 export class Timeline {
-  /** @param {import("./view.js").View} view @param {HTMLElement} axis the time line's axis, which stands above the rows */
+  /**
+   * @param {import("./view.js").View} view
+   * @param {HTMLElement} axis the time line's axis, which stands above the rows
+   */
   constructor(view, axis) {
     this.view = view;
     this.axis = axis;
     this.content = el("div", { className: "content", role: "rowgroup" });
     this.scroller = el("div", { className: "scroller" }, this.content);
-    this.grid = el("div", { className: "grid", role: "treegrid", "aria-label": "Spans", "aria-colcount": "2" }, this.head(axis), this.scroller);
+    this.grid = el(
+      "div",
+      { className: "grid", role: "treegrid", "aria-label": "Spans", "aria-colcount": "2" },
+      this.head(axis),
+      this.scroller,
+    );
     /** @type {Line[]} */
     this.lines = [];
     const on = {
@@ -28,7 +36,9 @@ export class Timeline {
       focus: (/** @type {Span} */ span) => this.noteFocus(span),
     };
     /** @type {VirtualList<Line>} */
-    this.list = new VirtualList(this.scroller, this.content, ROW_PX, (line) => (line.fixed ? spanRow(view, line.span, line.row, on) : detail(view, line.span)));
+    this.list = new VirtualList(this.scroller, this.content, ROW_PX, (line) =>
+      line.fixed ? spanRow(view, line.span, line.row, on) : detail(view, line.span),
+    );
     view.addEventListener("rows", () => this.show());
     view.addEventListener("time", () => this.show());
     view.addEventListener("look", () => this.show());
@@ -38,9 +48,32 @@ export class Timeline {
   /** @param {HTMLElement} axis */
   head(axis) {
     const { view } = this;
-    const button = (/** @type {string} */ sign, /** @type {string} */ title, /** @type {() => void} */ work) =>
-      el("button", { type: "button", className: "quiet", title, "aria-label": title, onClick: () => (work(), view.changed("rows")) }, sign);
-    const splitter = el("div", { className: "splitter", role: "separator", tabIndex: 0, "aria-orientation": "vertical", "aria-label": "Width of the names", "aria-valuenow": "34", "aria-valuemin": "10", "aria-valuemax": "80" });
+    const button = (
+      /** @type {string} */ sign,
+      /** @type {string} */ title,
+      /** @type {() => void} */ work,
+    ) =>
+      el(
+        "button",
+        {
+          type: "button",
+          className: "quiet",
+          title,
+          "aria-label": title,
+          onClick: () => (work(), view.changed("rows")),
+        },
+        sign,
+      );
+    const splitter = el("div", {
+      className: "splitter",
+      role: "separator",
+      tabIndex: 0,
+      "aria-orientation": "vertical",
+      "aria-label": "Width of the names",
+      "aria-valuenow": "34",
+      "aria-valuemin": "10",
+      "aria-valuemax": "80",
+    });
     const resize = (/** @type {number} */ percent) => {
       const width = Math.min(Math.max(percent, 10), 80);
       this.grid.style.setProperty("--names", `${width}%`);
@@ -78,15 +111,18 @@ export class Timeline {
   /** Draws again. Rows are few; details, which somebody may be reading, stay as they are. */
   show() {
     const { view } = this;
-    const hadFocus = this.content.contains(document.activeElement) && document.activeElement?.getAttribute("role") === "row";
+    const hadFocus =
+      this.content.contains(document.activeElement) && document.activeElement?.getAttribute("role") === "row";
     view.width = this.axis.clientWidth || view.width;
     this.lines = [];
     let row = 0;
     for (const span of view.tree.rows()) {
       this.lines.push({ key: `row ${span.index}`, fixed: true, span, row: row++ });
-      if (view.open.has(span)) this.lines.push({ key: `detail ${span.index} ${span.shift}`, fixed: false, span, row });
+      if (view.open.has(span))
+        this.lines.push({ key: `detail ${span.index} ${span.shift}`, fixed: false, span, row });
     }
-    if (view.focus && !this.lines.some((line) => line.span === view.focus)) view.focus = this.visibleAncestor(view.focus);
+    if (view.focus && !this.lines.some((line) => line.span === view.focus))
+      view.focus = this.visibleAncestor(view.focus);
     this.list.pinned = view.focus ? `row ${view.focus.index}` : "";
     this.grid.setAttribute("aria-rowcount", String(row));
     this.list.show(this.lines);
@@ -108,7 +144,8 @@ export class Timeline {
   /** @param {Span} span */
   noteFocus(span) {
     if (this.view.focus === span) return;
-    for (const row of this.content.querySelectorAll('[role="row"][tabindex="0"]')) row.setAttribute("tabindex", "-1");
+    for (const row of this.content.querySelectorAll('[role="row"][tabindex="0"]'))
+      row.setAttribute("tabindex", "-1");
     this.view.focus = span;
     this.list.pinned = `row ${span.index}`;
     this.list.drawn.get(this.list.pinned)?.setAttribute("tabindex", "0");
@@ -149,7 +186,8 @@ export class Timeline {
   /** As in any tree: the arrows go through it. @param {KeyboardEvent} event */
   onKey(event) {
     if (event.altKey || event.ctrlKey || event.metaKey || event.shiftKey) return;
-    const row = event.target instanceof HTMLElement && event.target.matches('[role="row"]') ? event.target : null;
+    const row =
+      event.target instanceof HTMLElement && event.target.matches('[role="row"]') ? event.target : null;
     const span = this.view.focus;
     if (!row || !span) return;
     const spans = this.lines.filter((line) => line.fixed).map((line) => line.span);
@@ -163,8 +201,14 @@ export class Timeline {
       End: () => this.focusRow(spans[spans.length - 1]),
       Enter: () => this.open(span),
       " ": () => this.open(span),
-      ArrowRight: () => (tree.isCollapsed(span) ? this.toggle(span, false) : span.children.length && this.focusRow(spans[at + 1])),
-      ArrowLeft: () => (span.children.length && !tree.isCollapsed(span) ? this.toggle(span, true) : this.focusRow(span.parent)),
+      ArrowRight: () =>
+        tree.isCollapsed(span)
+          ? this.toggle(span, false)
+          : span.children.length && this.focusRow(spans[at + 1]),
+      ArrowLeft: () =>
+        span.children.length && !tree.isCollapsed(span)
+          ? this.toggle(span, true)
+          : this.focusRow(span.parent),
     };
     const work = keys[event.key];
     if (!work) return;

@@ -19,7 +19,17 @@ export function traceHeader(view, goTo) {
   const { service, name } = titleOf(trace);
   const nextError = () => goTo(view.tree.next(view.focus, 1, (span) => span.error));
   const find = findBox(view, goTo);
-  const path = el("button", { type: "button", className: "toggle-button", title: "Show what the request was waiting for (c)", onClick: () => togglePath() }, el("span", { className: "path-key", "aria-hidden": "true" }), "Critical path");
+  const path = el(
+    "button",
+    {
+      type: "button",
+      className: "toggle-button",
+      title: "Show what the request was waiting for (c)",
+      onClick: () => togglePath(),
+    },
+    el("span", { className: "path-key", "aria-hidden": "true" }),
+    "Critical path",
+  );
   const togglePath = () => {
     view.showPath = !view.showPath;
     view.changed("look");
@@ -39,12 +49,32 @@ export function traceHeader(view, goTo) {
     el(
       "div",
       { className: "title-line" },
-      el("h1", {}, el("span", { className: "service-name" }, service), " ", el("span", { className: "op" }, name), " ", el("code", { className: "id", title: trace.id }, trace.id.slice(0, 7))),
+      el(
+        "h1",
+        {},
+        el("span", { className: "service-name" }, service),
+        " ",
+        el("span", { className: "op" }, name),
+        " ",
+        el("code", { className: "id", title: trace.id }, trace.id.slice(0, 7)),
+      ),
       el("span", { className: "space" }),
       find.element,
       path,
-      el("a", { className: "button", href: `/trace/${encodeURIComponent(trace.id)}...`, "data-route": true }, "Compare"),
-      el("a", { className: "button", href: `/api/traces/${encodeURIComponent(trace.id)}`, title: "This trace as Jaeger's JSON" }, "JSON"),
+      el(
+        "a",
+        { className: "button", href: `/trace/${encodeURIComponent(trace.id)}...`, "data-route": true },
+        "Compare",
+      ),
+      el(
+        "a",
+        {
+          className: "button",
+          href: `/api/traces/${encodeURIComponent(trace.id)}`,
+          title: "This trace as Jaeger's JSON",
+        },
+        "JSON",
+      ),
     ),
     el(
       "div",
@@ -54,9 +84,40 @@ export function traceHeader(view, goTo) {
       fact("Services", String(trace.services.size)),
       fact("Depth", String(trace.depth)),
       fact("Total spans", trace.spans.length.toLocaleString("en")),
-      trace.errors ? el("button", { type: "button", className: "badge error", title: "Go to the next error (e)", onClick: nextError }, `${plural(trace.errors, "error")} ▸`) : null,
-      trace.unfinished ? el("button", { type: "button", className: "badge warn", title: "Go to the next unfinished span", onClick: () => goTo(view.tree.next(view.focus, 1, (span) => span.unfinished)) }, `${trace.unfinished} unfinished ▸`) : null,
-      trace.lost ? el("span", { className: "badge warn", title: "LTTng's buffers were full: spans of this trace may be missing" }, "events lost") : null,
+      trace.errors
+        ? el(
+            "button",
+            {
+              type: "button",
+              className: "badge error",
+              title: "Go to the next error (e)",
+              onClick: nextError,
+            },
+            `${plural(trace.errors, "error")} ▸`,
+          )
+        : null,
+      trace.unfinished
+        ? el(
+            "button",
+            {
+              type: "button",
+              className: "badge warn",
+              title: "Go to the next unfinished span",
+              onClick: () => goTo(view.tree.next(view.focus, 1, (span) => span.unfinished)),
+            },
+            `${trace.unfinished} unfinished ▸`,
+          )
+        : null,
+      trace.lost
+        ? el(
+            "span",
+            {
+              className: "badge warn",
+              title: "LTTng's buffers were full: spans of this trace may be missing",
+            },
+            "events lost",
+          )
+        : null,
       summary,
     ),
     clocks(view, goTo),
@@ -84,7 +145,15 @@ function pathSummary(view) {
   const sorted = [...shares].sort((a, b) => b[1] - a[1]).slice(0, 4);
   return [
     el("span", { className: "hint" }, "Critical path"),
-    ...sorted.map(([service, us]) => el("span", { className: `badge service ${view.colors.get(service)}` }, service, " ", el("b", {}, percent(us / whole)))),
+    ...sorted.map(([service, us]) =>
+      el(
+        "span",
+        { className: `badge service ${view.colors.get(service)}` },
+        service,
+        " ",
+        el("b", {}, percent(us / whole)),
+      ),
+    ),
   ];
 }
 
@@ -112,17 +181,49 @@ function findBox(view, goTo) {
     goTo(view.tree.next(view.focus, by, (span) => view.found.has(span)));
     if (focusInput) input.focus();
   };
-  const button = (/** @type {string} */ sign, /** @type {string} */ title, /** @type {number} */ by) => el("button", { type: "button", className: "quiet", title, "aria-label": title, onClick: () => step(by) }, sign);
-  const only = el("button", { type: "button", className: "quiet", title: "Show only matches and the way to them", "aria-label": "Only matches", "aria-pressed": "false", onClick: () => ((view.onlyFound = !view.onlyFound), view.filter()) }, "Only");
+  const button = (/** @type {string} */ sign, /** @type {string} */ title, /** @type {number} */ by) =>
+    el(
+      "button",
+      { type: "button", className: "quiet", title, "aria-label": title, onClick: () => step(by) },
+      sign,
+    );
+  const only = el(
+    "button",
+    {
+      type: "button",
+      className: "quiet",
+      title: "Show only matches and the way to them",
+      "aria-label": "Only matches",
+      "aria-pressed": "false",
+      onClick: () => ((view.onlyFound = !view.onlyFound), view.filter()),
+    },
+    "Only",
+  );
   view.addEventListener("rows", () => {
     count.textContent = view.text.trim() ? `${view.found.size}` : "";
     only.setAttribute("aria-pressed", String(view.onlyFound));
     if (input.value !== view.text) input.value = view.text;
   });
-  return { element: el("div", { className: "find", role: "search" }, input, count, button("↑", "Previous match (b)", -1), button("↓", "Next match (f)", 1), only), input, step };
+  return {
+    element: el(
+      "div",
+      { className: "find", role: "search" },
+      input,
+      count,
+      button("↑", "Previous match (b)", -1),
+      button("↓", "Next match (f)", 1),
+      only,
+    ),
+    input,
+    step,
+  };
 }
 
-/** Says that clocks differ. Nothing is moved unless it is asked for. @param {View} view @param {(span: Span | null) => void} goTo */
+/**
+ * Says that clocks differ. Nothing is moved unless it is asked for.
+ * @param {View} view
+ * @param {(span: Span | null) => void} goTo
+ */
 function clocks(view, goTo) {
   const early = [...view.skews].filter(([, skew]) => skew.before > 0).length;
   if (!early) return null;
@@ -138,13 +239,24 @@ function clocks(view, goTo) {
     },
   });
   const follow = () => {
-    const nodes = [...shifts].map(([node, us]) => `${node} by ${duration(Math.abs(us))} ${us > 0 ? "later" : "earlier"}`);
-    said.textContent = view.adjusted ? `Clocks are adjusted: ${nodes.join(", ")}. This is a guess from which spans must lie within which.` : `${plural(early, "span")} ${early === 1 ? "starts" : "start"} before ${early === 1 ? "its" : "their"} parent: the clocks of their nodes differ. Times are shown as recorded.`;
+    const nodes = [...shifts].map(
+      ([node, us]) => `${node} by ${duration(Math.abs(us))} ${us > 0 ? "later" : "earlier"}`,
+    );
+    said.textContent = view.adjusted
+      ? `Clocks are adjusted: ${nodes.join(", ")}. This is a guess from which spans must lie within which.`
+      : `${plural(early, "span")} ${early === 1 ? "starts" : "start"} before ${early === 1 ? "its" : "their"} parent: the clocks of their nodes differ. Times are shown as recorded.`;
     button.textContent = view.adjusted ? "Show as recorded" : "Adjust clocks";
     button.setAttribute("aria-pressed", String(view.adjusted));
   };
   follow();
-  const show = el("button", { type: "button", onClick: () => goTo(view.tree.next(view.focus, 1, (span) => (view.skews.get(span)?.before ?? 0) > 0)) }, "Next ▸");
+  const show = el(
+    "button",
+    {
+      type: "button",
+      onClick: () => goTo(view.tree.next(view.focus, 1, (span) => (view.skews.get(span)?.before ?? 0) > 0)),
+    },
+    "Next ▸",
+  );
   return el("p", { className: "notice skew" }, said, " ", show, shifts.size ? button : null);
 }
 
@@ -161,7 +273,18 @@ function legend(view) {
   return el(
     "div",
     { className: "legend" },
-    ...[...groups].map(([label, parts]) => el("span", {}, el("b", {}, `${label}: `), ...[...parts].map(([text, style]) => el("span", { className: "item" }, el("span", { className: `key ${style}` }), text)))),
-    groups.has("Container") ? el("span", { className: "hint" }, "the container's are shares of a span's time, not moments") : null,
+    ...[...groups].map(([label, parts]) =>
+      el(
+        "span",
+        {},
+        el("b", {}, `${label}: `),
+        ...[...parts].map(([text, style]) =>
+          el("span", { className: "item" }, el("span", { className: `key ${style}` }), text),
+        ),
+      ),
+    ),
+    groups.has("Container")
+      ? el("span", { className: "hint" }, "the container's are shares of a span's time, not moments")
+      : null,
   );
 }

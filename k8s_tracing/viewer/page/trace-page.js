@@ -3,13 +3,14 @@
 
 import * as api from "./api.js";
 import { el, isTyping } from "./dom.js";
+import { plural } from "./format.js";
 import { minimap } from "./minimap.js";
 import { Timeline } from "./timeline.js";
 import { titleOf, toTrace } from "./trace.js";
 import { traceHeader } from "./trace-header.js";
 import { View } from "./view.js";
 
-/** A trace that was just made comes in parts: while it grows, it is asked for again this often, this many times. */
+/** What arrived is looked for this often at most. */
 const GROWS_EVERY_MS = 1000;
 
 /** @type {import("./main.js").Page} */
@@ -20,9 +21,18 @@ export async function tracePage(box, url) {
   try {
     trace = toTrace(await api.trace(id));
   } catch (error) {
-    const hint = error instanceof api.ApiError && error.status === 404 ? " It may still be on its way, or so old that it was dropped." : "";
-    box.replaceChildren(el("p", { className: "message error", role: "alert" }, String(/** @type {Error} */ (error).message) + hint));
-    return awaitArrival(box, url, error);
+    const hint =
+      error instanceof api.ApiError && error.status === 404
+        ? " It may still be on its way, or so old that it was dropped."
+        : "";
+    box.replaceChildren(
+      el(
+        "p",
+        { className: "message error", role: "alert" },
+        String(/** @type {Error} */ (error).message) + hint,
+      ),
+    );
+    return awaitArrival(id, error);
   }
   const { service, name } = titleOf(trace);
   document.title = `${service}: ${name} · k8s_tracing`;
@@ -30,38 +40,67 @@ export async function tracePage(box, url) {
   const map = minimap(view);
   const timeline = new Timeline(view, map.axis);
   const header = traceHeader(view, (span) => timeline.goTo(span));
-  box.replaceChildren(header.element, map.element, timeline.grid);
+  const news = el("div");
+  box.replaceChildren(header.element, news, map.element, timeline.grid);
   restore(view, timeline, url.searchParams);
   for (const what of ["rows", "time"]) view.addEventListener(what, () => remember(view));
   const onKey = keys(view, timeline, header);
   document.addEventListener("keydown", onKey);
   void loadPath(view);
+  const end = follow(view, news);
   return () => {
+    end();
     document.removeEventListener("keydown", onKey);
     map.end();
     timeline.list.end();
   };
 }
 
-/** A link may be quicker than the trace. @param {HTMLElement} box @param {URL} url @param {unknown} error @returns {import("./main.js").Leave} */
-function awaitArrival(box, url, error) {
+/**
+ * A link may be quicker than the trace.
+ * @param {string} id
+ * @param {unknown} error
+ * @returns {import("./main.js").Leave}
+ */
+function awaitArrival(id, error) {
   if (!(error instanceof api.ApiError) || error.status !== 404) return undefined;
-  /** @type {import("./main.js").Leave} */
-  let leave;
-  const end = api.live(
-    async () => {
-      const found = await api.trace(decodeURIComponent(url.pathname.split("/")[2])).catch(() => null);
-      if (!found) return;
-      end();
-      leave = await tracePage(box, url);
-    },
-    () => {},
+  const look = async () => {
+    if (await api.summary(id)) document.dispatchEvent(new Event("again"));
+  };
+  return api.live(look, (connected) => connected && void look(), GROWS_EVERY_MS);
+}
+
+/**
+ * A trace that was just made comes in parts. A reader who has not touched it yet sees it grow; any other is asked first.
+ * @param {View} view
+ * @param {HTMLElement} place where the question stands
+ * @returns {() => void} ends it
+ */
+function follow(view, place) {
+  const again = () => document.dispatchEvent(new Event("again"));
+  let asked = false;
+  const look = async () => {
+    const now = await api.summary(view.trace.id);
+    const more = (now?.spans ?? 0) - view.trace.spans.length;
+    if (more <= 0) return;
+    const touched = view.open.size || view.focus || view.isZoomed || view.text || view.tree.collapsed.size;
+    if (!touched && !asked) return again();
+    asked = true;
+    place.replaceChildren(
+      el(
+        "p",
+        { className: "notice", role: "status" },
+        `${plural(more, "more span")} arrived. `,
+        el("button", { type: "button", onClick: again }, "Show"),
+      ),
+    );
+  };
+  const id = view.trace.id.padStart(32, "0");
+  return api.live(
+    (grown) => void ((!grown || grown.has(id)) && look()),
+    (connected) => connected && void look(),
     GROWS_EVERY_MS,
   );
-  return () => {
-    end();
-    leave?.();
-  };
 }
 
 /** @param {View} view */
@@ -71,7 +110,9 @@ async function loadPath(view) {
   for (const section of sections ?? []) {
     const span = spans.get(section.spanID);
     if (!span) continue;
-    const [from, to] = [section.startNs, section.endNs].map((ns) => Number(BigInt(ns) - BigInt(span.recordedStart) * 1000n) / 1000);
+    const [from, to] = [section.startNs, section.endNs].map(
+      (ns) => Number(BigInt(ns) - BigInt(span.recordedStart) * 1000n) / 1000,
+    );
     const parts = view.path.get(span.id) ?? [];
     parts.push([from, to]);
     view.path.set(span.id, parts);
@@ -79,7 +120,12 @@ async function loadPath(view) {
   view.changed("look");
 }
 
-/** What the URL says: `uiFind` is Jaeger's name. @param {View} view @param {Timeline} timeline @param {URLSearchParams} params */
+/**
+ * What the URL says: `uiFind` is Jaeger's name.
+ * @param {View} view
+ * @param {Timeline} timeline
+ * @param {URLSearchParams} params
+ */
 function restore(view, timeline, params) {
   const [from, to] = (params.get("view") ?? "").split("-").map(Number);
   if (to > from) view.zoom(from, to);
@@ -126,7 +172,8 @@ function keys(view, timeline, header) {
     header.findInput.focus();
     header.findInput.select();
   };
-  const page = (/** @type {number} */ by) => () => timeline.scroller.scrollBy({ top: by * timeline.scroller.clientHeight * 0.9 });
+  const page = (/** @type {number} */ by) => () =>
+    timeline.scroller.scrollBy({ top: by * timeline.scroller.clientHeight * 0.9 });
   /** @type {Record<string, (fast: boolean) => void>} */
   const work = {
     "/": find,
@@ -151,7 +198,14 @@ function keys(view, timeline, header) {
     ArrowDown: (fast) => scale(fast ? 2 : 1.25),
   };
   return (/** @type {KeyboardEvent} */ event) => {
-    if (event.defaultPrevented || event.altKey || event.metaKey || isTyping(event.target) || document.querySelector("dialog[open]")) return;
+    if (
+      event.defaultPrevented ||
+      event.altKey ||
+      event.metaKey ||
+      isTyping(event.target) ||
+      document.querySelector("dialog[open]")
+    )
+      return;
     const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
     const todo = work[event.ctrlKey ? `ctrl+${key}` : key];
     if (!todo) return;

@@ -64,8 +64,17 @@ const isTrue = (tags, key) => ["true", true].includes(/** @type {any} */ (tagOf(
 /** What tells whose clock it was. @param {string} id @param {any} raw @returns {Process} */
 function toProcess(id, raw) {
   const tags = raw?.tags ?? [];
-  const node = tagOf(tags, "k8s.node.name") ?? tagOf(tags, "host.id") ?? tagOf(tags, "host.name") ?? tagOf(tags, "hostname");
-  return { id, service: String(raw?.serviceName || "unknown_service"), tags, node: node === undefined ? "" : String(node) };
+  const node =
+    tagOf(tags, "k8s.node.name") ??
+    tagOf(tags, "host.id") ??
+    tagOf(tags, "host.name") ??
+    tagOf(tags, "hostname");
+  return {
+    id,
+    service: String(raw?.serviceName || "unknown_service"),
+    tags,
+    node: node === undefined ? "" : String(node),
+  };
 }
 
 /** @param {any} raw @param {any} log @returns {SpanEvent} */
@@ -96,7 +105,9 @@ function toSpan(raw, processes) {
     recordedStart: Number(raw.startTime),
     shift: 0,
     tags,
-    events: (raw.logs ?? []).map((/** @type {any} */ log) => toEvent(raw, log)).sort((/** @type {SpanEvent} */ a, /** @type {SpanEvent} */ b) => a.time - b.time),
+    events: (raw.logs ?? [])
+      .map((/** @type {any} */ log) => toEvent(raw, log))
+      .sort((/** @type {SpanEvent} */ a, /** @type {SpanEvent} */ b) => a.time - b.time),
     links: [],
     warnings: (raw.warnings ?? []).map(String),
     parent: null,
@@ -112,11 +123,19 @@ function toSpan(raw, processes) {
   };
 }
 
-/** Gives each span its parent; what points elsewhere is a link. @param {any} raw @param {Span} span @param {Map<string, Span>} byId */
+/**
+ * Gives each span its parent; what points elsewhere is a link.
+ * @param {any} raw
+ * @param {Span} span
+ * @param {Map<string, Span>} byId
+ */
 function connect(raw, span, byId) {
   const references = /** @type {any[]} */ (raw.references ?? []);
   const own = references.filter((ref) => ref.traceID === raw.traceID);
-  const chosen = own.find((ref) => ref.refType === "CHILD_OF") ?? own.find((ref) => ref.spanID === raw.parentSpanID) ?? (raw.parentSpanID ? undefined : own[0]);
+  const chosen =
+    own.find((ref) => ref.refType === "CHILD_OF") ??
+    own.find((ref) => ref.spanID === raw.parentSpanID) ??
+    (raw.parentSpanID ? undefined : own[0]);
   const parentId = chosen ? String(chosen.spanID) : String(raw.parentSpanID ?? "");
   if (parentId) {
     const parent = byId.get(parentId);
@@ -134,8 +153,8 @@ function connect(raw, span, byId) {
 const byStart = (a, b) => a.start - b.start || b.end - a.end;
 
 /**
- * The roots and then all spans depth first. Parents in a ring, which only a fault makes, are cut open at the first to
- * start: no span may vanish from the page.
+ * The roots and then all spans depth first. Parents in a ring, which only a fault makes, are cut open at the
+ * first to start: no span may vanish from the page.
  * @param {Span[]} spans
  */
 function ordered(spans) {
@@ -171,7 +190,9 @@ function ordered(spans) {
  * @returns {Trace}
  */
 export function toTrace(data) {
-  const processes = new Map(Object.entries(data.processes ?? {}).map(([id, raw]) => [id, toProcess(id, raw)]));
+  const processes = new Map(
+    Object.entries(data.processes ?? {}).map(([id, raw]) => [id, toProcess(id, raw)]),
+  );
   const spans = /** @type {Span[]} */ (data.spans.map((/** @type {any} */ raw) => toSpan(raw, processes)));
   const byId = new Map();
   for (const span of spans) if (!byId.has(span.id)) byId.set(span.id, span);

@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-/** Which spans of a trace have a row: what is collapsed, and what a filter leaves. Nothing here touches the document. */
+/**
+ * Which spans of a trace have a row: what is collapsed, and what a filter leaves. Nothing here touches the
+ * document.
+ */
 
 /** @typedef {import("./trace.js").Span} Span */
 
@@ -17,7 +20,7 @@ export class Tree {
   rows() {
     const { spans } = this.trace;
     const rows = [];
-    for (let i = 0; i < spans.length; ) {
+    for (let i = 0; i < spans.length;) {
       const span = spans[i];
       const hidden = this.only && !this.only.has(span);
       if (!hidden) rows.push(span);
@@ -68,11 +71,18 @@ export class Tree {
   filter(spans) {
     this.only = spans && new Set();
     for (const span of spans ?? []) {
-      for (let at = /** @type {Span | null} */ (span); at && !this.only?.has(at); at = at.parent) this.only?.add(at);
+      for (let at = /** @type {Span | null} */ (span); at && !this.only?.has(at); at = at.parent)
+        this.only?.add(at);
     }
   }
 
-  /** The next span after (or before) one for which a test holds, around the end. @param {Span | null} from @param {number} step 1 or -1 @param {(span: Span) => boolean} test @returns {Span | null} */
+  /**
+   * The next span after (or before) one for which a test holds, around the end.
+   * @param {Span | null} from
+   * @param {number} step 1 or -1
+   * @param {(span: Span) => boolean} test
+   * @returns {Span | null}
+   */
   next(from, step, test) {
     const { spans } = this.trace;
     const count = spans.length;
@@ -86,7 +96,8 @@ export class Tree {
 }
 
 /**
- * The spans in which every word of a text is found: in its name, service, kind, ids, attributes, events or process.
+ * The spans in which every word of a text is found: in its name, service, kind, ids, attributes, events or
+ * process.
  * @param {import("./trace.js").Trace} trace
  * @param {string} text
  * @returns {Set<Span>}
@@ -104,11 +115,16 @@ export function find(trace, text) {
         processes.set(span.process, process);
       }
       const events = span.events.map((event) => `${event.name}\n${textOf(event.tags)}`).join("\n");
-      const own = `${span.service}\n${span.name}\n${span.kind}\n${span.id}\n${textOf(span.tags)}\n${events}`.toLowerCase();
+      const own =
+        `${span.service}\n${span.name}\n${span.kind}\n${span.id}\n${textOf(span.tags)}\n${events}`.toLowerCase();
       return words.every((word) => own.includes(word) || process?.includes(word));
     }),
   );
 }
 
 /** @param {import("./trace.js").Tag[]} tags */
-const textOf = (tags) => tags.map((tag) => `${tag.key}=${tag.value}`).join("\n").toLowerCase();
+const textOf = (tags) =>
+  tags
+    .map((tag) => `${tag.key}=${tag.value}`)
+    .join("\n")
+    .toLowerCase();

@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-/** What the parts of the trace page share: the trace, what of it is shown, and who wants to know when that changes. */
+/**
+ * What the parts of the trace page share: the trace, what of it is shown, and who wants to know when that
+ * changes.
+ */
 
 import { colorsOf } from "./colors.js";
 import { joined } from "./intervals.js";
@@ -42,7 +45,10 @@ export class View extends EventTarget {
     this.width = 800;
   }
 
-  /** `rows`: which rows there are; `time`: what of the time; `look`: how they look. @param {"rows" | "time" | "look"} what */
+  /**
+   * `rows`: which rows there are; `time`: what of the time; `look`: how they look.
+   * @param {"rows" | "time" | "look"} what
+   */
   changed(what) {
     this.dispatchEvent(new Event(what));
   }
@@ -77,11 +83,19 @@ export class View extends EventTarget {
     this.changed("rows");
   }
 
-  /** The parts of a row's time that are on the critical path: of what is collapsed in it, too. @param {Span} span @returns {[number, number][]} µs from the trace's start */
+  /**
+   * The parts of a row's time that are on the critical path: of what is collapsed in it, too.
+   * @param {Span} span
+   * @returns {[number, number][]} µs from the trace's start
+   */
   pathOf(span) {
     if (!this.showPath || !this.path.size) return [];
     const spans = this.tree.isCollapsed(span) ? this.trace.spans.slice(span.index, span.after) : [span];
-    const parts = spans.flatMap((one) => (this.path.get(one.id) ?? []).map(([from, to]) => /** @type {[number, number]} */ ([one.start + from, one.start + to])));
+    const parts = spans.flatMap((one) =>
+      (this.path.get(one.id) ?? []).map(
+        ([from, to]) => /** @type {[number, number]} */ ([one.start + from, one.start + to]),
+      ),
+    );
     return joined(parts, this.pixel);
   }
 

@@ -38,7 +38,10 @@ export class VirtualList {
     this.resized.observe(scroller);
   }
 
-  /** Shows these items; what was drawn of the same key stays, unless it is of a usual height. @param {T[]} items */
+  /**
+   * Shows these items; what was drawn of the same key stays, unless it is of a usual height.
+   * @param {T[]} items
+   */
   show(items) {
     this.items = items;
     const keys = new Set(items.filter((item) => !item.fixed).map((item) => item.key));
@@ -58,7 +61,8 @@ export class VirtualList {
     const { items, height } = this;
     this.tops = new Float64Array(items.length + 1);
     for (let i = 0; i < items.length; i++) {
-      this.tops[i + 1] = this.tops[i] + (items[i].fixed ? height : (this.measured.get(items[i].key) ?? GUESS_PX));
+      this.tops[i + 1] =
+        this.tops[i] + (items[i].fixed ? height : (this.measured.get(items[i].key) ?? GUESS_PX));
     }
     this.content.style.height = `${this.tops[items.length]}px`;
   }
