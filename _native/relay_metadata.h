@@ -72,6 +72,10 @@ const char *metadata_parse(struct metadata *metadata, const uint8_t *content, si
 int metadata_prepare(struct metadata *metadata);
 void metadata_free(struct metadata *metadata);
 
+/* All was read: give streams their events, and slots to what readers of packets ask for. Return 0,
+ * or -1 without memory. */
+int metadata_link(struct metadata *metadata);
+
 struct ctf_stream_class *metadata_stream(const struct metadata *metadata, uint64_t id);
 
 /* A slot for a field; CTF_NO_SLOT if there is none. */

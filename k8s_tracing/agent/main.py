@@ -23,7 +23,7 @@ from k8s_tracing.agent.metrics import Metrics
 from k8s_tracing.agent.pipeline import Pipeline
 from k8s_tracing.agent.progress import ERASE_LINE, ProgressLine
 from k8s_tracing.agent.relay import Relay
-from k8s_tracing.agent.service import DRAIN_S, DataPlane
+from k8s_tracing.agent.service import DRAIN_S
 from k8s_tracing.agent.session import Session, find_session
 from k8s_tracing.agent.spool import Spool
 from k8s_tracing.agent.stopping import Stop
@@ -56,18 +56,8 @@ class Options:
     log_level: str = "info"
 
 
-def run_agent(
-    options: Options,
-    environ: Mapping[str, str] = os.environ,
-    *,
-    data_plane: DataPlane | None = None,
-) -> int:
+def run_agent(options: Options, environ: Mapping[str, str] = os.environ) -> int:
     """Run until SIGTERM or SIGINT.
-
-    Args:
-        options: What to do.
-        environ: OpenTelemetry's variables.
-        data_plane: What is watched beside the applications.
 
     Returns:
         0; 1 if spans had to be left on disk.
@@ -105,7 +95,6 @@ def run_agent(
                 deliveries,
                 stop,
                 progress,
-                data_plane=data_plane,
                 max_bytes=options.spool_max_bytes,
                 max_age_s=options.spool_max_age_s,
             )

@@ -15,7 +15,7 @@ from k8s_tracing.agent.outbox import Outbox
 from k8s_tracing.agent.relay import RelayStats
 from k8s_tracing.agent.room import Room
 from k8s_tracing.agent.sender import Sender
-from k8s_tracing.agent.service import Counts, DataPlane
+from k8s_tracing.agent.service import Counts
 from k8s_tracing.agent.spool import Spool
 
 PREFIX = "k8s_tracing_agent"
@@ -59,7 +59,6 @@ class Sources:
     room: Room
     senders: Sequence[Sender]
     daemon_up: Callable[[], bool]
-    data_plane: DataPlane | None = None
 
 
 class Metrics(Collector):
@@ -108,8 +107,6 @@ class Metrics(Collector):
         yield from _pipeline(self._sources)
         yield from _endpoints(self._sources)
         yield from _spool(self._sources)
-        if self._sources.data_plane is not None:
-            yield from _data_plane(self._sources.data_plane)
 
 
 def _pipeline(sources: Sources) -> Iterator[Metric]:
@@ -183,17 +180,6 @@ def _spool(sources: Sources) -> Iterator[Metric]:
     yield _counter(
         "spool_dropped_batches", "Relayed chunks removed for want of room.", room.dropped.batches
     )
-
-
-def _data_plane(data_plane: DataPlane) -> Iterator[Metric]:
-    families: dict[str, CounterMetricFamily | GaugeMetricFamily] = {}
-    for figure in data_plane.figures():
-        names = [name for name, _ in figure.labels]
-        family = CounterMetricFamily if figure.is_total else GaugeMetricFamily
-        if figure.name not in families:
-            families[figure.name] = family(f"{PREFIX}_{figure.name}", figure.text, labels=names)
-        families[figure.name].add_metric([value for _, value in figure.labels], figure.value)
-    yield from families.values()
 
 
 def _counter(name: str, text: str, value: float) -> Metric:

@@ -15,7 +15,7 @@ from k8s_tracing.agent.progress import ProgressLine
 from k8s_tracing.agent.relay import Relay, RelayStats
 from k8s_tracing.agent.room import Room, limits_for
 from k8s_tracing.agent.sender import Sender
-from k8s_tracing.agent.service import Agent, DataPlane, resume
+from k8s_tracing.agent.service import Agent, resume
 from k8s_tracing.agent.spool import Spool
 from k8s_tracing.agent.stopping import Stop
 from k8s_tracing.errors import AgentError
@@ -27,7 +27,6 @@ class Pipeline:
     """Relays and sends from `run` to `drain`; a context manager.
 
     Args:
-        data_plane: Where spans come from beside the spool.
         max_bytes: What the spool may take; None: what follows from the size of the disk. Likewise `max_age_s`.
 
     Attributes:
@@ -42,7 +41,6 @@ class Pipeline:
         stop: Stop,
         progress: ProgressLine,
         *,
-        data_plane: DataPlane | None = None,
         max_bytes: int | None = None,
         max_age_s: float | None = None,
     ) -> None:
@@ -50,7 +48,6 @@ class Pipeline:
         self._spool = spool
         self._relay = relay
         self._stop = stop
-        self._data_plane = data_plane
         self._progress = progress
         # A copy for other threads: the relay itself belongs to the one that reads.
         self._stats = relay.stats
@@ -79,7 +76,6 @@ class Pipeline:
             self._senders,
             self._room,
             self._stop,
-            data_plane=self._data_plane,
             on_turn=lambda counts: self.turned(),
         )
         return self
@@ -122,7 +118,6 @@ class Pipeline:
             room=self._room,
             senders=self._senders,
             daemon_up=daemon_up,
-            data_plane=self._data_plane,
         )
 
     def run(self) -> None:
@@ -133,8 +128,6 @@ class Pipeline:
         """
         for sender in self._senders:
             sender.start()
-        if self._data_plane is not None:
-            self._data_plane.start()
         self._agent.run()
 
     def drain(self, *, finish: bool) -> bool:

@@ -140,6 +140,7 @@ def summary(spans: Sequence[SpanRecord], stats: RelayStats | None) -> str:
     counts = {
         "lost events": stats.discarded_events,
         "lost packets": stats.lost_packets,
+        "unreadable packets": stats.unreadable_packets,
         "ends without a start": stats.ends_without_start,
         "invalid fields": stats.invalid_fields,
         "invalid events": stats.invalid_events,
