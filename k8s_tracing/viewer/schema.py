@@ -62,9 +62,14 @@ def connect(path: Path, *, durable: bool, writes: bool) -> sqlite3.Connection:
     connection.execute("PRAGMA journal_mode = WAL")
     # A checkpoint goes to the disk, a commit does not: a killed process loses nothing, a machine its last seconds.
     connection.execute(f"PRAGMA synchronous = {'NORMAL' if durable else 'OFF'}")
-    connection.execute("PRAGMA cache_size = -65536")  # KiB
     connection.execute("PRAGMA mmap_size = 1073741824")
-    if not writes:
+    if writes:
+        connection.execute("PRAGMA cache_size = -65536")  # KiB
+        connection.execute(
+            "PRAGMA journal_size_limit = 67108864"
+        )  # of the file, once it was checkpointed
+    else:  # each thread has one, and they read what is mapped
+        connection.execute("PRAGMA cache_size = -4096")
         connection.execute("PRAGMA query_only = ON")
     return connection
 

@@ -121,6 +121,7 @@ class Viewer:
             access_log=False,
             server_header=False,
             lifespan="off",
+            ws="none",
             limit_concurrency=_MAX_CONNECTIONS,
             timeout_graceful_shutdown=1,  # a page that listens for news would never end by itself
         )

@@ -305,6 +305,20 @@ def test_readers_and_writers_at_the_same_time(store: Store) -> None:
     assert store.search.counters()["spans"] == 600
 
 
+def test_a_full_disk_loses_only_what_was_refused(store: Store) -> None:
+    store.add(request(span(1, 1)))
+    pages = store._db.execute("PRAGMA page_count").fetchone()[0]
+    store._db.execute(f"PRAGMA max_page_count = {pages}")
+    big = [span(2, n, attributes={"t": os.urandom(2000).hex()}) for n in range(1, 50)]
+    for _ in range(3):
+        with pytest.raises(ViewerError, match="cannot be written: database or disk is full"):
+            store.add(request(*big))
+    assert found(store) == [1]
+    store._db.execute("PRAGMA max_page_count = 1000000")
+    assert store.add(request(*big)).accepted == 49
+    assert len(stored(store, 2)) == 49
+
+
 def test_a_store_in_use_says_so(tmp_path: Path) -> None:
     with Store(tmp_path / "s"), pytest.raises(ViewerError, match="in use by another viewer"):
         Store(tmp_path / "s")
