@@ -37,6 +37,7 @@ MAX_TIME_NS = 2**63 - 1
 
 _KINDS = ("", "internal", "server", "client", "producer", "consumer")
 _ERROR_STATUS = 2
+_NO_TRACE, _NO_SPAN = bytes(16), bytes(8)
 
 
 @dataclass(slots=True)
@@ -90,17 +91,38 @@ def ingest(request: ExportTraceServiceRequest) -> Ingested:
                 _cut_attributes(scope, cut)
             shared_tags = resource_tags + list(_scope_tags(scope))
             for span in scope_spans.spans:
-                if reason := _wrong(span, cut):
+                # Reading a field of a message makes an object each time, so that it is done once.
+                trace_id, span_id, parent = span.trace_id, span.span_id, span.parent_span_id
+                start_ns, end_ns = span.start_time_unix_nano, span.end_time_unix_nano
+                reason = _wrong(trace_id, span_id, parent, start_ns, end_ns)
+                if not reason and span.ByteSize() > MAX_SPAN_BYTES:
+                    reason = _cut_span(span, cut)
+                if reason:
                     refused[reason] += 1
                     continue
-                trace_id = span.trace_id
+                if parent == _NO_SPAN:
+                    span.parent_span_id = parent = b""
                 part = parts.get(trace_id)
                 if part is None:
                     part = parts[trace_id] = Part(trace_id)
                 if part.source != (number, scope_number):
                     _continue(part, resource_spans, scope_spans, (number, scope_number))
                 part.request.resource_spans[-1].scope_spans[-1].spans.append(span)
-                part.rows.append(_row(span, service, shared_tags))
+                kind = span.kind
+                tags, flags = _tags_and_flags(span, kind, shared_tags)
+                part.rows.append(
+                    SpanRow(
+                        signed(span_id),
+                        signed(parent) if parent else None,
+                        service,
+                        span.name,
+                        kind,
+                        start_ns,
+                        max(0, end_ns - start_ns),
+                        flags,
+                        tags,
+                    )
+                )
     return Ingested(list(parts.values()), refused, cut)
 
 
@@ -117,6 +139,7 @@ def tag(key: str, text: str) -> str:
 
 
 _TAGS: dict[tuple[str, str], str] = {}
+_KIND_TAGS = tuple(tag("span.kind", kind) for kind in _KINDS)
 
 
 def kind_name(kind: int) -> str:
@@ -158,35 +181,24 @@ def _scope_tags(scope: Any) -> Iterator[str]:
         yield tag(attribute.key, _text(attribute.value))
 
 
-def _row(span: Span, service: str, shared_tags: list[str]) -> SpanRow:
-    kind, start_ns = span.kind, span.start_time_unix_nano
+def _tags_and_flags(span: Span, kind: int, shared_tags: list[str]) -> tuple[list[str], int]:
     flags = 0
-    tags = [*shared_tags, tag("span.kind", kind_name(kind))]
+    tags = [*shared_tags, _KIND_TAGS[kind if 0 <= kind < len(_KIND_TAGS) else 0]]
+    known = _TAGS.get
     for attribute in span.attributes:
-        key = attribute.key
-        tags.append(tag(key, _text(attribute.value)))
-        if key == UNFINISHED and attribute.value.bool_value:
+        key, value = attribute.key, attribute.value
+        text = _text(value)
+        tags.append(known((key, text)) or tag(key, text))
+        if key == UNFINISHED and value.bool_value:
             flags |= schema.UNFINISHED
-    if span.events:
-        for event in span.events:
-            for attribute in event.attributes:
-                tags.append(tag(attribute.key, _text(attribute.value)))
+    for event in span.events:
+        for attribute in event.attributes:
+            tags.append(tag(attribute.key, _text(attribute.value)))
     if span.HasField("status"):
         flags |= _status(span, tags)
-    if span.trace_state:
-        tags.append(tag("w3c.tracestate", span.trace_state))
-    parent = span.parent_span_id
-    return SpanRow(
-        signed(span.span_id),
-        signed(parent) if parent else None,
-        service,
-        span.name,
-        kind,
-        start_ns,
-        max(0, span.end_time_unix_nano - start_ns),
-        flags,
-        tags,
-    )
+    if trace_state := span.trace_state:
+        tags.append(tag("w3c.tracestate", trace_state))
+    return tags, flags
 
 
 def _status(span: Span, tags: list[str]) -> int:
@@ -218,26 +230,21 @@ def _value(value: AnyValue) -> AttributeValue:
     return plain
 
 
-def _wrong(span: Span, cut: Counter[str]) -> str:
-    """Say why a span is refused, nothing if it is not. A long one is cut."""
-    if len(span.trace_id) != 16 or not any(span.trace_id):
+def _wrong(trace_id: bytes, span_id: bytes, parent: bytes, start_ns: int, end_ns: int) -> str:
+    """Say why a span is refused, nothing if it is not."""
+    if len(trace_id) != 16 or trace_id == _NO_TRACE:
         return "trace id"
-    if len(span.span_id) != 8 or not any(span.span_id):
+    if len(span_id) != 8 or span_id == _NO_SPAN:
         return "span id"
-    if len(span.parent_span_id) not in (0, 8):
+    if len(parent) not in (0, 8):
         return "parent span id"
-    if span.start_time_unix_nano > MAX_TIME_NS or span.end_time_unix_nano > MAX_TIME_NS:
+    if start_ns > MAX_TIME_NS or end_ns > MAX_TIME_NS:
         return "time"
-    if span.ByteSize() > MAX_SPAN_BYTES:
-        _cut_span(span, cut)
-        if span.ByteSize() > MAX_CUT_SPAN_BYTES:
-            return "size"
-    if span.parent_span_id and not any(span.parent_span_id):
-        span.parent_span_id = b""
     return ""
 
 
-def _cut_span(span: Span, cut: Counter[str]) -> None:
+def _cut_span(span: Span, cut: Counter[str]) -> str:
+    """Cut a long span; if that is not enough, say why it is refused."""
     _cut_attributes(span, cut)
     span.name = span.name[:MAX_VALUE_LENGTH]
     span.trace_state = span.trace_state[:512]  # W3C's limit
@@ -253,6 +260,7 @@ def _cut_span(span: Span, cut: Counter[str]) -> None:
             _cut_attributes(item, cut)
     for event in span.events:
         event.name = event.name[:MAX_VALUE_LENGTH]
+    return "size" if span.ByteSize() > MAX_CUT_SPAN_BYTES else ""
 
 
 def _cut_attributes(owner: Any, cut: Counter[str]) -> None:
