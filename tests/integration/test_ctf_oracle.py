@@ -13,6 +13,7 @@ from uuid import UUID
 
 import pytest
 
+from k8s_tracing.agent.relay import Relay, chunk_folders
 from tests.support.bt2text import Event as Judged
 from tests.support.ctf import LAYOUTS, Event, Style, write_trace
 from tests.support.lttng import SessionDaemon, read_trace
@@ -199,3 +200,40 @@ def test_layouts_that_no_machine_here_writes(tmp_path: Path, dump: Path, style: 
     compare(ours, read_trace(tmp_path / "trace"))
     assert len(ours) == len(first) + len(second)
     assert [each["time_ns"] for each in ours] == sorted(e.time_ns for e in (*first, *second))
+
+
+FLOOD = """
+import k8s_tracing
+k8s_tracing.init("flood", backend="lttng")
+for number in range(30_000):
+    with k8s_tracing.span("flood"):
+        pass
+"""
+
+
+def test_every_event_is_read_or_counted_as_lost() -> None:
+    """Buffers much too small, over several chunks: what LTTng discards between two of them counts as well."""
+    with SessionDaemon() as daemon:
+        session = daemon.session(
+            "flood",
+            events=("k8s_tracing:start_span", "k8s_tracing:end_span"),
+            channel_options=("--subbuf-size=4k", "--num-subbuf=2"),
+        )
+        # All into one buffer, so that it overflows on any machine.
+        program = subprocess.Popen(
+            ["taskset", "--cpu-list", "0", sys.executable, "-c", FLOOD], env=daemon.env
+        )
+        while program.poll() is None:
+            daemon.lttng("rotate", session.name)
+        assert program.returncode == 0
+        session.stop()
+        daemon.lttng("rotate", session.name)
+        chunks = chunk_folders(session.output / "archives")
+        with Relay() as relay:
+            for chunk in chunks:
+                list(relay.read(chunk))
+            stats = relay.stats
+    assert stats.events + stats.discarded_events == 2 * 30_000
+    assert stats.lost_packets == 0
+    assert stats.discarded_events > 1000
+    assert len(chunks) > 1
