@@ -88,7 +88,8 @@ class Child:
 class Hotrod:
     """The four services, for as long as the `with`.
 
-    Their Redis is the one given, else a private one, else, where none is installed, the driver service's stand-in.
+    Their Redis is the one given, "" being the driver service's stand-in; else a private one, or where none is
+    installed that stand-in, too.
     """
 
     def __init__(
