@@ -7,7 +7,7 @@ Attribute names are OpenTelemetry's semantic conventions 1.44 (k8s, container).
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 #: What a pod's specification puts into its containers' environment through the Downward API, first come, first
@@ -34,6 +34,9 @@ _OWN_FOLDER = re.compile(
 # separates levels, so the kubelet writes "_".
 _UID = r"[0-9a-f]{8}(?:[-_][0-9a-f]{4}){3}[-_][0-9a-f]{12}|[0-9a-f]{32}"
 _POD_IN_CGROUP = re.compile(rf"kubepods.*[-/]pod({_UID})(?:\.slice)?(?:[/:]|$)")
+# Another pod's cgroup, as a container with a cgroup namespace of its own sees it: relative to its own, so that
+# "kubepods" may not be in it.
+_POD_BESIDE = re.compile(rf":/\.\./.*(?<=[-/])pod({_UID})(?:\.slice)?/")
 _POD_IN_MOUNT = re.compile(rf"/kubelet/pods/({_UID})/")
 
 
@@ -74,10 +77,9 @@ def pod_uid(root: Path = Path("/")) -> str | None:
     /etc/hosts. A pod that has the node's files mounted sees other pods' mounts as well: those lie in the kubelet's
     folder on this side, too.
     """
-    for line in _lines(root / "proc/self/cgroup"):
-        found = _POD_IN_CGROUP.search(line)
-        if found:
-            return found[1].replace("_", "-")
+    uid = pod_in_cgroup(_lines(root / "proc/self/cgroup"))
+    if uid:
+        return uid
     for line in _lines(root / "proc/self/mountinfo"):
         fields = line.split()
         if len(fields) > 4 and "/kubelet/pods/" not in fields[4]:
@@ -94,15 +96,32 @@ def container_id(environ: Mapping[str, str], root: Path = Path("/")) -> str | No
     "0::/", and the mounted /etc/hostname tells, but not in Kubernetes: there it lies in the pod sandbox's folder and
     would name the pause container.
     """
-    for line in _lines(root / "proc/self/cgroup"):
-        found = _CONTAINER_ID.search(line.strip())
-        if found:
-            return found[1]
+    container = container_in_cgroup(_lines(root / "proc/self/cgroup"))
+    if container:
+        return container
     if is_inside(environ, root):
         return None
     for line in _lines(root / "proc/self/mountinfo"):
         fields = line.split()
         found = _OWN_FOLDER.search(fields[3]) if len(fields) > 3 else None
+        if found:
+            return found[1]
+    return None
+
+
+def pod_in_cgroup(lines: Iterable[str]) -> str | None:
+    """Return the uid of the pod that a process is in, by its /proc/PID/cgroup."""
+    for line in lines:
+        found = _POD_IN_CGROUP.search(line) or _POD_BESIDE.search(line)
+        if found:
+            return found[1].replace("_", "-")
+    return None
+
+
+def container_in_cgroup(lines: Iterable[str]) -> str | None:
+    """Return the id of the container that a process is in, by its /proc/PID/cgroup."""
+    for line in lines:
+        found = _CONTAINER_ID.search(line.strip())
         if found:
             return found[1]
     return None

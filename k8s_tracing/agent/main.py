@@ -19,10 +19,12 @@ from k8s_tracing.agent.daemon import HostDaemon, PrivateDaemon
 from k8s_tracing.agent.destinations import open_destinations
 from k8s_tracing.agent.export import Delivery
 from k8s_tracing.agent.health import Cached, Check, HealthServer
+from k8s_tracing.agent.identity import Identities, Proc
+from k8s_tracing.agent.lifetime import Lifetimes
 from k8s_tracing.agent.metrics import Metrics
 from k8s_tracing.agent.pipeline import Pipeline
 from k8s_tracing.agent.progress import ERASE_LINE, ProgressLine
-from k8s_tracing.agent.relay import Relay
+from k8s_tracing.agent.relay import Process, Relay
 from k8s_tracing.agent.service import DRAIN_S
 from k8s_tracing.agent.session import Session, find_session
 from k8s_tracing.agent.spool import Spool
@@ -52,6 +54,7 @@ class Options:
     spool_max_bytes: int | None = None
     spool_max_age_s: float | None = None
     private: Path | None = None
+    proc: Path = Path("/proc")
     listen: str | None = None
     log_level: str = "info"
 
@@ -85,7 +88,15 @@ def run_agent(options: Options, environ: Mapping[str, str] = os.environ) -> int:
                 options.endpoints, options.protocol, options.output_files, environ, stack
             )
         ]
-        relay = Relay()
+        proc = Proc(options.proc)
+        identities, lifetimes = Identities(proc), Lifetimes(proc)
+        stack.callback(lifetimes.close)
+
+        def identify(process: Process) -> bytes | None:
+            lifetimes.watch(process)
+            return identities.resource(process)
+
+        relay = Relay(identify=identify)
         stack.callback(relay.close)
         spool = stack.enter_context(Spool(spool_folder))
         pipeline = stack.enter_context(
@@ -97,6 +108,7 @@ def run_agent(options: Options, environ: Mapping[str, str] = os.environ) -> int:
                 progress,
                 max_bytes=options.spool_max_bytes,
                 max_age_s=options.spool_max_age_s,
+                lifetimes=lifetimes,
             )
         )
         # From here on a signal ends us in order; a daemon that is starting must not be left behind.
@@ -111,7 +123,7 @@ def run_agent(options: Options, environ: Mapping[str, str] = os.environ) -> int:
         recording = Cached(partial(_not_recording, daemon, session))
         health = None
         if options.listen is not None:
-            metrics.attach(pipeline.sources(lambda: not recording()))
+            metrics.attach(pipeline.sources(lambda: not recording(), lambda: identities.replaced))
             checks: dict[str, Check] = {"/healthz": pipeline.heartbeat.check, "/readyz": recording}
             health = stack.enter_context(HealthServer(options.listen, checks, metrics.render))
         if isinstance(daemon, PrivateDaemon):

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -11,8 +12,9 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from k8s_tracing.agent.identity import service_name
 from k8s_tracing.agent.outbox import Outbox
-from k8s_tracing.agent.relay import RelayStats
+from k8s_tracing.agent.relay import Loss, RelayStats
 from k8s_tracing.agent.room import Room
 from k8s_tracing.agent.sender import Sender
 from k8s_tracing.agent.service import Counts
@@ -28,6 +30,9 @@ _RELAY_COUNTERS = {
     "events": "Events of spans that were read.",
     "unfinished": "Spans that were sent without their end.",
     "evicted": "Spans that were sent without their end to keep within memory.",
+    "completed": "Of those, spans that were sent again because their end came after all.",
+    "marked": "Spans that were sent with the mark that events of their process's buffers were lost meanwhile.",
+    "contradicting_processes": "Announcements under the id of a process that another one announced first, ignored.",
     "ends_without_start": "Ends of spans whose start was never seen.",
     "details_without_span": "Span events and links whose span was never seen.",
     "duplicates": "Second starts or ends of a span, ignored.",
@@ -40,6 +45,7 @@ _RELAY_COUNTERS = {
 }
 _RELAY_GAUGES = {
     "open_spans": "Spans that have started and not ended.",
+    "reported_spans": "Spans that were sent without their end and are kept in case that it comes.",
     "waiting_spans": "Spans that have ended and wait for the rest of what is known about them.",
 }
 
@@ -50,6 +56,8 @@ class Sources:
 
     Attributes:
         daemon_up: Whether the session daemon answers.
+        losses: What LTTng lost, by whose buffers.
+        replaced_identities: How often the node knew better than a process which container it is in.
     """
 
     counts: Callable[[], Counts]
@@ -59,6 +67,8 @@ class Sources:
     room: Room
     senders: Sequence[Sender]
     daemon_up: Callable[[], bool]
+    losses: Callable[[], Sequence[Loss]]
+    replaced_identities: Callable[[], int]
 
 
 class Metrics(Collector):
@@ -125,9 +135,33 @@ def _pipeline(sources: Sources) -> Iterator[Metric]:
         yield _counter(name, text, getattr(stats, name))
     for name, text in _RELAY_GAUGES.items():
         yield _gauge(name, text, getattr(stats, name))
+    yield _counter(
+        "replaced_identities",
+        "Processes that said they were in another pod or container than the node knows, corrected.",
+        sources.replaced_identities(),
+    )
+    yield from _losses(sources.losses())
     yield _gauge(
         "session_daemon_up", "Whether the LTTng session daemon answers.", sources.daemon_up()
     )
+
+
+def _losses(losses: Sequence[Loss]) -> Iterator[Metric]:
+    lost = CounterMetricFamily(
+        f"{PREFIX}_lost_events",
+        "Events that LTTng lost, by the user's or process's buffers, where any were.",
+        labels=["buffers"],
+    )
+    services = GaugeMetricFamily(
+        f"{PREFIX}_lossy_buffers_processes",
+        "Processes of a service that record to buffers that lost events.",
+        labels=["buffers", "service"],
+    )
+    for loss in losses:
+        lost.add_metric([loss.buffers], loss.lost_events)
+        for service, count in Counter(map(service_name, loss.processes)).items():
+            services.add_metric([loss.buffers, service], count)
+    yield from (lost, services)
 
 
 def _endpoints(sources: Sources) -> Iterator[Metric]:

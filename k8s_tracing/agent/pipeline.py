@@ -9,6 +9,7 @@ from types import TracebackType
 
 from k8s_tracing.agent.export import Delivery
 from k8s_tracing.agent.health import Heartbeat
+from k8s_tracing.agent.lifetime import Lifetimes
 from k8s_tracing.agent.metrics import Sources
 from k8s_tracing.agent.outbox import Outbox
 from k8s_tracing.agent.progress import ProgressLine
@@ -27,6 +28,7 @@ class Pipeline:
     """Relays and sends from `run` to `drain`; a context manager.
 
     Args:
+        lifetimes: Of the processes that record; None: what they left open is not looked for.
         max_bytes: What the spool may take; None: what follows from the size of the disk. Likewise `max_age_s`.
 
     Attributes:
@@ -43,14 +45,17 @@ class Pipeline:
         *,
         max_bytes: int | None = None,
         max_age_s: float | None = None,
+        lifetimes: Lifetimes | None = None,
     ) -> None:
         self.heartbeat = Heartbeat()
         self._spool = spool
         self._relay = relay
+        self._lifetimes = lifetimes
         self._stop = stop
         self._progress = progress
         # A copy for other threads: the relay itself belongs to the one that reads.
         self._stats = relay.stats
+        self._losses = relay.losses()
         self._limits = limits_for(spool.root, max_bytes, max_age_s)
         self._outbox = Outbox(spool.root, [delivery.exporter.name for delivery in deliveries])
         self._room = Room(spool, self._outbox, self._limits)
@@ -65,6 +70,9 @@ class Pipeline:
             raise AgentError(
                 f"cannot use the spool {self._spool.root}: {error.strerror}. Choose another with --spool"
             ) from error
+        if self._lifetimes is not None:
+            for process in self._relay.processes():
+                self._lifetimes.watch(process)
         self._senders = [
             Sender(delivery, cursor, self._outbox, self._stop)
             for delivery, cursor in zip(self._deliveries, self._outbox.cursors, strict=True)
@@ -108,7 +116,9 @@ class Pipeline:
                     sender.delivery.exporter.name,
                 )
 
-    def sources(self, daemon_up: Callable[[], bool]) -> Sources:
+    def sources(
+        self, daemon_up: Callable[[], bool], replaced_identities: Callable[[], int]
+    ) -> Sources:
         """Where /metrics finds its figures."""
         return Sources(
             counts=lambda: self._agent.counts,
@@ -118,6 +128,8 @@ class Pipeline:
             room=self._room,
             senders=self._senders,
             daemon_up=daemon_up,
+            losses=lambda: self._losses,
+            replaced_identities=replaced_identities,
         )
 
     def run(self) -> None:
@@ -153,7 +165,13 @@ class Pipeline:
     def turned(self) -> None:
         """Note that the loop turned, and show how it goes."""
         self.heartbeat.beat()
-        self._stats = self._relay.stats
+        before, self._stats = self._stats, self._relay.stats
+        if (self._stats.discarded_events, self._stats.lost_packets) != (
+            before.discarded_events,
+            before.lost_packets,
+        ):
+            self._losses = self._relay.losses()
+        self._report_ended()
         if self._progress.due():
             waiting = self._spool.backlog()
             self._progress.show(
@@ -163,6 +181,15 @@ class Pipeline:
                 lost=self._stats.discarded_events,
                 dropped=max(sender.cursor.dropped for sender in self._senders),
             )
+
+    def _report_ended(self) -> None:
+        """What processes that have ended left open is unfinished."""
+        if self._lifetimes is None:
+            return
+        counts = self._agent.counts
+        read = counts.chunks + counts.empty_chunks + counts.bad_chunks
+        for instance_id in self._lifetimes.ended(read, lambda: len(self._spool.chunks())):
+            self._relay.process_gone(instance_id)
 
     def _summarize(self, stats: RelayStats) -> None:
         counts = self._agent.counts

@@ -103,6 +103,12 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "help": "run an LTTng session daemon of our own in DIR instead of using the machine's; "
         "DIR/env.json tells what programs need in their environment to find it",
     },
+    "--proc": {
+        "type": Path,
+        "metavar": "DIR",
+        "help": "the node's proc file system, by which processes' pods and containers are found (default: /proc; in a "
+        "container without the node's PID namespace: where the node's is mounted)",
+    },
     "--rotation-s": {
         "type": _positive,
         "metavar": "SECONDS",
@@ -142,6 +148,7 @@ def run(args: argparse.Namespace) -> int:
             spool_max_age_s=given["--spool-max-age"],
             session=given["--session"] or DEFAULT_SESSION,
             private=given["--private"],
+            proc=given["--proc"] or Path("/proc"),
             rotation_s=given["--rotation-s"] or 1.0,
             listen=None if listen == "none" else listen,
             log_level=given["--log-level"] or "info",

@@ -366,6 +366,22 @@ def test_a_process_that_is_killed_loses_no_finished_span(folder: Path) -> None:
     assert ids_in(file) == list(range(1, 1001))
 
 
+def test_what_a_killed_process_left_open_is_reported_while_the_agent_runs(folder: Path) -> None:
+    file = folder / "spans.jsonl"
+    arguments = ["--output-file", str(file), "--rotation-s", "0.6"]
+    with agent(folder / "agent", *arguments) as running:
+        with producer.start(running.env, 1, 5, keep_open=True) as process:
+            assert producer.is_done(process)
+            process.kill()
+        wait_for("its open spans", lambda: file.exists() and arrived(file, 5), PATIENCE_S)
+        assert running.end() == 0
+    spans = read_json_lines(file)
+    assert sorted(int(span.span_id, 16) for span in spans) == [1, 2, 3, 4, 5]
+    for span in spans:
+        assert (span.unfinished, span.status, span.service_name) == (True, "ERROR", "producer")
+        assert span.status_message == "process ended before the span ended"
+
+
 def test_a_wrong_endpoint_is_said_before_anything_is_started(folder: Path) -> None:
     command = [sys.executable, "-m", "k8s_tracing", "agent", "--private", folder / "agent"]
     done = subprocess.run(

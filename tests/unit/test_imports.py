@@ -38,7 +38,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "distro": {"api"},
     "instrument": {*CORE, "http", "api"},
     "dataplane": {"record", "http", "libraries", "otlp"},
-    "agent": {*BASE, "libraries", "resource", "otlp", "report"},
+    "agent": {*BASE, "libraries", "kubernetes", "resource", "otlp", "report"},
     "report": {"record", "analysis"},
     "analysis": {"record"},
     "viewer": {"record", "otlp", "jaeger", "jaeger_reader", "analysis", "report", "settings"},

@@ -66,7 +66,7 @@ def metrics(tmp_path: Path) -> Iterator[Metrics]:
         (archives / "x-3").mkdir()
         (archives / "x-4").mkdir()
         (archives / "x-4/metadata").write_text("none")
-        metrics.attach(pipeline.sources(lambda: True))
+        metrics.attach(pipeline.sources(lambda: True, lambda: 3))
         stop.request()
         pipeline.run()
         stop.allow(30.0)

@@ -43,6 +43,7 @@ ALL = {
     "--spool-max-age": ["90m"],
     "--session": ["n"],
     "--private": ["p"],
+    "--proc": ["/host/proc"],
     "--rotation-s": ["0.5"],
     "--listen": ["0.0.0.0:1"],
     "--log-level": ["debug"],
@@ -57,6 +58,7 @@ OPTIONS = main.Options(
     spool_max_bytes=2 << 30,
     spool_max_age_s=5400.0,
     private=Path("p"),
+    proc=Path("/host/proc"),
     listen="0.0.0.0:1",
     log_level="debug",
 )
