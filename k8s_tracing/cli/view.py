@@ -118,14 +118,18 @@ class _Loading(threading.Thread):
         self.join()
 
     def run(self) -> None:
-        for path in self._paths:
-            try:
+        try:
+            for path in self._paths:
                 self._load(path)
-            except (K8sTracingError, OSError) as error:
-                print(f"k8s-tracing: {error}", file=sys.stderr, flush=True)
-                self.failed = True
+        except (K8sTracingError, OSError) as error:
+            print(f"k8s-tracing: {error}", file=sys.stderr, flush=True)
+            self.failed = True
+        except BaseException:
+            self.failed = True
+            raise
+        finally:
+            if self.failed:
                 self._viewer.stop()
-                return
 
     def _load(self, path: Path) -> None:
         spans, next_word = 0, time.monotonic() + _PROGRESS_S

@@ -58,6 +58,7 @@ class Viewer:
         self._otlp: socket.socket | None = None
         self._grpc_port: int | None = None
         self._server: uvicorn.Server | None = None
+        self._stopped = False
 
     def __enter__(self) -> Viewer:
         with contextlib.ExitStack() as stack:
@@ -104,6 +105,7 @@ class Viewer:
 
     def stop(self) -> None:
         """End `serve`, from any thread."""
+        self._stopped = True  # first: `serve` looks at it once there is a server
         if self._server is not None:
             self._server.should_exit = True
 
@@ -126,7 +128,8 @@ class Viewer:
             timeout_graceful_shutdown=1,  # a page that listens for news would never end by itself
         )
         self._server = uvicorn.Server(config)
-        self._server.run(sockets=sockets)
+        if not self._stopped:
+            self._server.run(sockets=sockets)
 
     def _url(self, port: int) -> str:
         return f"http://{_shown(self._addresses.host)}:{port}"

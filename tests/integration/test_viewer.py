@@ -331,14 +331,16 @@ def test_files_and_folders_are_shown(tmp_path: Path) -> None:
         for span in flat_spans({"result": json.loads(line)})
     ]
     with Viewer(otlp, jaegers, recorded / "recorded") as viewer:
-        wait_for("all is loaded", lambda: viewer.log().count(" spans\n") == 3, 60)
+        assert viewer.process is not None
+        ended = viewer.process.poll
+        wait_for("all", lambda: viewer.log().count(" spans\n") == 3 or ended() is not None, 60)
+        assert ended() is None, viewer.log()
         assert len(viewer.query.trace(TRACE_ID)) == len(GOLDEN)
         assert len(viewer.query.trace(other)) == len(GOLDEN)
         for span in expected:
             found = viewer.query.trace(span["traceId"])
             assert span["spanId"] in {each["spanId"] for each in found}
     assert expected
-    assert viewer.process is not None
     assert viewer.process.returncode == 0
 
 
