@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from k8s_tracing import backends, propagation
 from k8s_tracing.backends import Backend
 from k8s_tracing.doctor.finding import Finding, ok, problem, warning
-from k8s_tracing.errors import BackendUnavailable, ExportError, K8sTracingError, RelayError
+from k8s_tracing.errors import BackendUnavailable, ExportError, K8sTracingError
 from k8s_tracing.resource import detect, version
 from k8s_tracing.settings import Settings, from_environment
 
@@ -63,7 +63,7 @@ def relay() -> Finding:
 
     try:
         Relay().close()
-    except RelayError as error:
+    except K8sTracingError as error:
         text, _, remedy = str(error).partition(": ")
         return warning("relay", f"{text} (only the agent needs it)", remedy or _INSTALL_AGENT)
     return ok("relay", "is built and loads")
