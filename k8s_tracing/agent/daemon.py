@@ -26,20 +26,31 @@ from k8s_tracing.agent.daemon_process import (
     START_TIMEOUT_S,
     STOP_TIMEOUT_S,
     await_ready,
+    consumer_daemons,
+    end_remains,
     group_alive,
     is_locked,
+    is_running,
+    log_tail,
     read_pid,
     spawn,
     stop_group,
     wait_until,
 )
 from k8s_tracing.agent.lttng import Control, program
+from k8s_tracing.agent.waking import let_sleep, wake_applications
 from k8s_tracing.errors import SessionError
 
 log = logging.getLogger(__name__)
 
 # Between systemd's dynamic users (up to 65519) and nobody (65534): given to no one by Debian's and systemd's tables.
 DAEMON_UID = 65521
+
+# For a consumer daemon alone to write out what the buffers hold, which takes it 2 s.
+REMAINS_GRACE_S = 10.0
+
+# Whoever started the machine's daemon may start it again, as systemd does; two at a time would be in each other's way.
+OWNER_GRACE_S = 10.0
 
 _SOCKET_PATH_MAX = 107  # bytes; sun_path of unix(7) less its NUL
 _LONGEST_SOCKET = "/.lttng/ustconsumerd64/command"
@@ -68,7 +79,9 @@ class PrivateDaemon:
         self.env: dict[str, str] = {}
         self._start_timeout_s = start_timeout_s
         self._home: Path | None = None
+        self._short_home: Path | None = None
         self._made: list[Path] = []
+        self._woken: list[Path] = []
         self._shortcut: Path | None = None
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -98,6 +111,29 @@ class PrivateDaemon:
             raise SessionError("the private daemon is not running")
         return self._process.pid
 
+    is_ours = True
+
+    # Set it when the daemon is not to be waited for at its end, because stalled buffers would keep it for ever.
+    is_expendable = False
+
+    def processes(self) -> list[int]:
+        """The daemon, and the consumer daemons that it has started."""
+        return [self.pid, *consumer_daemons(self.pid)]
+
+    def restart(self) -> None:
+        """End what is left of a daemon that died or hangs, and start another one in its place.
+
+        Call it in a thread that lives as long as the daemon should.
+
+        Raises:
+            SessionError: It did not start.
+        """
+        if self._process is not None:
+            end_remains(self.pid, self._process, REMAINS_GRACE_S)
+            log.info("it had said: %s", log_tail(self._log_path))
+            self._process = None
+        self._launch()
+
     def grant(self, folder: Path) -> None:
         """Let the daemon write in this folder, which is ours.
 
@@ -126,12 +162,18 @@ class PrivateDaemon:
         self.control = Control(short, uid)
         for folder in (home, home / ".lttng"):
             self.grant(folder)
+        self._short_home = short
         self.env = {
             "LTTNG_HOME": str(short),
             # A program that ends soon must not be through before it is registered: what it recorded until then would
             # be lost. Waits no longer than it takes.
             "LTTNG_UST_REGISTER_TIMEOUT": "10000",
         }
+        self._launch()
+
+    def _launch(self) -> None:
+        uid, short = self.control.uid, self._short_home
+        assert short is not None
         sessiond = program("lttng-sessiond")
         setpriv = shutil.which("setpriv")
         if setpriv is None:
@@ -145,6 +187,8 @@ class PrivateDaemon:
         await_ready(
             short / ".lttng", self._process, self._log_path, self._start_timeout_s, str(self)
         )
+        if uid is not None:
+            self._woken += wake_applications()
 
     @property
     def _log_path(self) -> Path:
@@ -196,9 +240,11 @@ class PrivateDaemon:
 
     def _stop(self) -> None:
         if self._process is not None:
-            stop_group(self._process.pid, self._process)
+            stop_group(self._process.pid, self._process, hard=self.is_expendable)
             self._process = None
             self._log_path.unlink(missing_ok=True)
+        let_sleep(self._woken)
+        self._woken.clear()
         if self._home is not None:
             shutil.rmtree(self._home / ".lttng", ignore_errors=True)
             (self._home / ".lttngrc").unlink(missing_ok=True)
@@ -233,26 +279,31 @@ class HostDaemon:
         self._log_path = state / "lttng-sessiond.log"
         self._start_timeout_s = start_timeout_s
         self._process: subprocess.Popen[bytes] | None = None
+        self.is_expendable = False  # as with `PrivateDaemon`
         self._pid: int | None = None
+        self._running: int | None = None
 
     def __enter__(self) -> HostDaemon:
-        running = read_pid(_run_folder() / "lttng-sessiond.pid")
-        if self.control.answers():
-            ours = read_pid(self._marker)
-            self._pid = running if running is not None and running == ours else None
-            return self
-        words = [program("lttng-sessiond"), "--no-kernel"]
-        self._process = spawn(words, self.control.command_env(), self._log_path)
-        self._pid = self._process.pid
-        self._marker.write_text(f"{self._pid}\n")
         try:
-            await_ready(
-                _run_folder(), self._process, self._log_path, self._start_timeout_s, str(self)
-            )
+            self._find_or_start()
         except BaseException:
             self._stop()
             raise
         return self
+
+    def _find_or_start(self) -> None:
+        self._process = self._pid = None
+        running = read_pid(_run_folder() / "lttng-sessiond.pid")
+        if self.control.answers():
+            ours = read_pid(self._marker)
+            self._running = running
+            self._pid = running if running is not None and running == ours else None
+            return
+        words = [program("lttng-sessiond"), "--no-kernel"]
+        self._process = spawn(words, self.control.command_env(), self._log_path)
+        self._running = self._pid = self._process.pid
+        self._marker.write_text(f"{self._pid}\n")
+        await_ready(_run_folder(), self._process, self._log_path, self._start_timeout_s, str(self))
 
     def __exit__(
         self,
@@ -266,13 +317,54 @@ class HostDaemon:
         owner = "the machine's" if self._pid is None else f"started here, process {self._pid}"
         return f"session daemon ({owner})"
 
+    @property
+    def is_ours(self) -> bool:
+        """Did we, or an earlier agent with the same `state`, start it?"""
+        return self._pid is not None
+
+    def processes(self) -> list[int]:
+        """The daemon, and the consumer daemons that it has started; none if its process is not known here."""
+        return (
+            [self._running, *consumer_daemons(self._running)] if self._running is not None else []
+        )
+
+    def restart(self) -> None:
+        """As `PrivateDaemon.restart`; one that is not ours is waited for, and replaced when it stays away.
+
+        Raises:
+            SessionError: There is none yet, or one that we may not end is of no use.
+        """
+        if self._pid is not None:
+            end_remains(self._pid, self._process, REMAINS_GRACE_S)
+            log.info("it had said: %s", log_tail(self._log_path))
+        elif self._running is not None:
+            broken = self._running
+            if is_running(broken) and self._is_useful(broken):
+                return
+            wait_until(lambda: self._owner_is_back(broken), OWNER_GRACE_S)
+            if is_running(broken):
+                raise SessionError(
+                    f"the session daemon, process {broken}, hangs or has lost its consumer daemon, and was not started "
+                    "here: restart it, for instance by `systemctl restart lttng-sessiond`"
+                )
+        self._find_or_start()
+
+    def _is_useful(self, pid: int) -> bool:
+        """It answers, and its consumer daemon, which it starts with the first session, has not died."""
+        consumers = consumer_daemons(pid)
+        return self.control.answers() and (not consumers or any(map(is_running, consumers)))
+
+    def _owner_is_back(self, old: int) -> bool:
+        running = read_pid(_run_folder() / "lttng-sessiond.pid")
+        return running is not None and running != old and self.control.answers()
+
     def grant(self, folder: Path) -> None:
         """Nothing to do: this daemon writes as the user who talks to it."""
 
     def _stop(self) -> None:
         if self._pid is None:
             return
-        stop_group(self._pid, self._process)
+        stop_group(self._pid, self._process, hard=self.is_expendable)
         self._marker.unlink(missing_ok=True)
         self._log_path.unlink(missing_ok=True)
         self._pid = self._process = None

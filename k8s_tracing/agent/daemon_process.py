@@ -53,6 +53,25 @@ def group_alive(pid: int) -> bool:
     return True
 
 
+def is_running(pid: int) -> bool:
+    """Is there a process with this id that has not ended? One that only waits for its parent to ask has."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in ("Z", "X")
+    except (OSError, IndexError):
+        return False
+
+
+def consumer_daemons(pid: int) -> list[int]:
+    """The consumer daemons that a session daemon has started, dead ones included; it never asks after those."""
+    found = []
+    for path in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            for child in path.read_text().split():
+                if Path(f"/proc/{child}/comm").read_text() == "lttng-consumerd\n":
+                    found.append(int(child))
+    return found
+
+
 def is_locked(path: Path) -> bool:
     """Does a session daemon hold this lock file?"""
     try:
@@ -65,23 +84,44 @@ def is_locked(path: Path) -> bool:
     return False
 
 
-def stop_group(pid: int, process: subprocess.Popen[bytes] | None) -> None:
-    """End a daemon that we started, and whatever it started; hard when it does not listen."""
+def stop_group(pid: int, process: subprocess.Popen[bytes] | None, *, hard: bool = False) -> None:
+    """End a daemon that we started, and whatever it started; hard when asked for, or when it does not listen."""
 
     def ended() -> bool:
         if process is not None:
             process.poll()  # a child that ended stays in the group until somebody asks
         return not group_alive(pid)
 
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGTERM)
-    if wait_until(ended, STOP_TIMEOUT_S):
-        return
-    log.warning("the session daemon, process %d, did not end on SIGTERM and is killed", pid)
+    if not hard:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
+        if wait_until(ended, STOP_TIMEOUT_S):
+            return
+        log.warning("the session daemon, process %d, did not end on SIGTERM and is killed", pid)
     with contextlib.suppress(ProcessLookupError):
         os.killpg(pid, signal.SIGKILL)
     if not wait_until(ended, STOP_TIMEOUT_S):
         log.error("the session daemon, process %d, cannot be killed: look at `ps -g %d`", pid, pid)
+
+
+def end_remains(pid: int, process: subprocess.Popen[bytes] | None, grace_s: float) -> None:
+    """End what is left of a daemon half of which has died, or that hangs.
+
+    A consumer daemon whose session daemon is gone writes out what the buffers hold, and ends by itself; so it is given
+    time. A session daemon whose consumer daemon is gone is of no use and would tidy up the buffers: it is not.
+    """
+
+    def ended() -> bool:
+        if process is not None:
+            process.poll()
+        return not group_alive(pid)
+
+    if not is_running(pid) and wait_until(ended, grace_s):
+        return
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)
+    if not wait_until(ended, STOP_TIMEOUT_S):
+        raise SessionError(f"process group {pid}, a session daemon's, cannot be killed")
 
 
 def spawn(words: list[str], env: dict[str, str], log_path: Path) -> subprocess.Popen[bytes]:
@@ -106,7 +146,7 @@ def await_ready(
     def ready() -> bool:
         if process.poll() is not None:
             raise SessionError(
-                f"the {what} ended at once with status {process.returncode}: {_tail(log_path)}"
+                f"the {what} ended at once with status {process.returncode}: {log_tail(log_path)}"
             )
         clients = folder / "client-lttng-sessiond"
         # The number in the name is the generation of the protocol: 8 up to LTTng 2.14, 11 from 2.15.
@@ -114,7 +154,7 @@ def await_ready(
 
     if not wait_until(ready, timeout_s):
         raise SessionError(
-            f"the {what} was not ready after {timeout_s:.0f} s: {_tail(log_path)}. "
+            f"the {what} was not ready after {timeout_s:.0f} s: {log_tail(log_path)}. "
             "Is the machine overloaded, or the disk full?"
         )
 
@@ -128,7 +168,8 @@ def _listens(path: Path) -> bool:
     return True
 
 
-def _tail(path: Path) -> str:
+def log_tail(path: Path) -> str:
+    """The last lines of a daemon's log, as one."""
     try:
         lines = path.read_text(errors="replace").splitlines()[-_LOG_LINES_IN_ERRORS:]
     except OSError:

@@ -51,30 +51,6 @@ class Heartbeat:
         )
 
 
-class Cached:
-    """A check that costs something, made at most every so often.
-
-    Args:
-        check: Called by one thread at a time.
-        every_s: Its answer is good for that long.
-    """
-
-    def __init__(self, check: Check, every_s: float = 5.0) -> None:
-        self._check = check
-        self._every_s = every_s
-        self._lock = threading.Lock()
-        self._answer = ""
-        self._until_s = 0.0
-
-    def __call__(self) -> str:
-        """The answer, perhaps from before."""
-        with self._lock:
-            if time.monotonic() >= self._until_s:
-                self._answer = self._check()
-                self._until_s = time.monotonic() + self._every_s
-            return self._answer
-
-
 class HealthServer:
     """Serves until the `with` block ends.
 

@@ -76,9 +76,9 @@ class Control:
             raise SessionError(f"`{said}` failed: {reason or f'exit status {done.returncode}'}")
         return done.stdout
 
-    def query(self, *args: str) -> ElementTree.Element:
+    def query(self, *args: str, timeout_s: float = COMMAND_TIMEOUT_S) -> ElementTree.Element:
         """Run a command through the machine interface and return its answer as XML."""
-        answer = self.run("--mi", "xml", *args)
+        answer = self.run("--mi", "xml", *args, timeout_s=timeout_s)
         try:
             return ElementTree.fromstring(answer)  # noqa: S314  written by the program that we ran
         except ElementTree.ParseError as error:
@@ -117,6 +117,21 @@ def program(name: str) -> str:
     if path is None:
         raise SessionError(f"{name} was not found: LTTng is not installed. {INSTALL_HINT}")
     return path
+
+
+@functools.cache
+def command_options(command: str) -> frozenset[str]:
+    """The options that a command of the installed `lttng` knows, such as `--shm-path` of `create`.
+
+    Asked for, not derived from the release: that is what `--list-options` is for, in all of 2.13 to 2.15.
+    """
+    listed = subprocess.run(
+        [program("lttng"), command, "--list-options"],
+        capture_output=True,
+        text=True,
+        timeout=COMMAND_TIMEOUT_S,
+    ).stdout
+    return frozenset(listed.split())
 
 
 @functools.cache

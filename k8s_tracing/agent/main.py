@@ -15,10 +15,11 @@ from functools import partial
 from pathlib import Path
 from types import FrameType
 
+from k8s_tracing.agent.buffers import Owner, plan_buffers
 from k8s_tracing.agent.daemon import HostDaemon, PrivateDaemon
 from k8s_tracing.agent.destinations import open_destinations
 from k8s_tracing.agent.export import Delivery
-from k8s_tracing.agent.health import Cached, Check, HealthServer
+from k8s_tracing.agent.health import Check, HealthServer
 from k8s_tracing.agent.identity import Identities, Proc
 from k8s_tracing.agent.lifetime import Lifetimes
 from k8s_tracing.agent.metrics import Metrics
@@ -26,10 +27,9 @@ from k8s_tracing.agent.pipeline import Pipeline
 from k8s_tracing.agent.progress import ERASE_LINE, ProgressLine
 from k8s_tracing.agent.relay import Process, Relay
 from k8s_tracing.agent.service import DRAIN_S
-from k8s_tracing.agent.session import Session, find_session
 from k8s_tracing.agent.spool import Spool
 from k8s_tracing.agent.stopping import Stop
-from k8s_tracing.errors import SessionError
+from k8s_tracing.agent.supervisor import SessionStatus, Supervisor
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +55,8 @@ class Options:
     spool_max_age_s: float | None = None
     private: Path | None = None
     proc: Path = Path("/proc")
+    buffer_owner: Owner = "uid"
+    buffer_memory_bytes: int | None = None
     listen: str | None = None
     log_level: str = "info"
 
@@ -113,66 +115,39 @@ def run_agent(options: Options, environ: Mapping[str, str] = os.environ) -> int:
         )
         # From here on a signal ends us in order; a daemon that is starting must not be left behind.
         stack.enter_context(_stopped_by_signals(stop))
-        daemon: PrivateDaemon | HostDaemon
-        if options.private is not None:
-            daemon = stack.enter_context(PrivateDaemon(options.private))
-        else:
-            daemon = stack.enter_context(HostDaemon(spool.root))
-        session = _record(options, spool, daemon)
-        stack.callback(session.finish)
-        recording = Cached(partial(_not_recording, daemon, session))
+        private = options.private
+        daemon = HostDaemon(spool.root) if private is None else PrivateDaemon(private)
+        supervisor = stack.enter_context(
+            Supervisor(
+                options.session,
+                spool,
+                daemon,
+                rotation_s=options.rotation_s,
+                buffers=plan_buffers(options.buffer_owner, options.buffer_memory_bytes),
+            )
+        )
         health = None
         if options.listen is not None:
-            metrics.attach(pipeline.sources(lambda: not recording(), lambda: identities.replaced))
-            checks: dict[str, Check] = {"/healthz": pipeline.heartbeat.check, "/readyz": recording}
+            metrics.attach(pipeline.sources(supervisor.status, lambda: identities.replaced))
+            checks: dict[str, Check] = {
+                "/healthz": pipeline.heartbeat.check,
+                "/readyz": supervisor.status.check,
+            }
             health = stack.enter_context(HealthServer(options.listen, checks, metrics.render))
         if isinstance(daemon, PrivateDaemon):
-            stack.enter_context(_env_file(daemon, session, spool, health))
-        log.info("%s, session %s, recording to %s", daemon, session, session.output)
+            write = partial(_write_env_file, daemon, supervisor.status, spool, health)
+            stack.callback((daemon.directory / ENV_FILE).unlink, missing_ok=True)
+            supervisor.on_recording(write)
         if health is not None:
             log.info("health and metrics at http://%s", health.address)
         pipeline.start_log()
         log.info("sending to %s", ", ".join(delivery.exporter.name for delivery in deliveries))
         pipeline.run()
         log.info("stopping: the last spans are fetched and sent")
-        if session.finish():
-            spool.recover(live=None)
+        supervisor.finish()
         stop.allow(DRAIN_S)
         # With its own daemon the agent is alone with its applications: nobody goes on with their open spans.
         return 0 if pipeline.drain(finish=options.private is not None) else 1
-
-
-def _not_recording(daemon: PrivateDaemon | HostDaemon, session: Session) -> str:
-    """Say why the session does not record; empty if it does."""
-    try:
-        found = find_session(daemon.control, session.name)
-    except SessionError as error:
-        return str(error)
-    if found is None:
-        return f"the session daemon has no session {session.name}"
-    return "" if found.started else f"the session {session.name} is stopped"
-
-
-def _record(options: Options, spool: Spool, daemon: PrivateDaemon | HostDaemon) -> Session:
-    """Start the session, or go on with the one that an agent that was killed left recording."""
-    found = find_session(daemon.control, options.session)
-    if found is not None and not spool.holds(found.output):
-        raise SessionError(
-            f"the session {found.name!r} exists and records to {found.output}, which is not in the spool "
-            f"{spool.root}: choose another name with --session, or `lttng destroy {found.name}` if nobody needs it"
-        )
-    output = found.output if found is not None else spool.new_session()
-    session = Session(options.session, output, daemon.control)
-    left = spool.recover(output)
-    if left:
-        log.info("an earlier run left %d chunks: they are sent first", left)
-    if found is not None:
-        log.info("session %s records already: taken over from an agent that was killed", session)
-        session.adopt(rotation_s=options.rotation_s)
-    else:
-        daemon.grant(output)
-        session.start(rotation_s=options.rotation_s)
-    return session
 
 
 def _spool_folder(options: Options, environ: Mapping[str, str]) -> Path:
@@ -212,27 +187,22 @@ def _stopped_by_signals(stop: Stop) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-@contextmanager
-def _env_file(
-    daemon: PrivateDaemon, session: Session, spool: Spool, health: HealthServer | None
-) -> Iterator[None]:
+def _write_env_file(
+    daemon: PrivateDaemon, session: SessionStatus, spool: Spool, health: HealthServer | None
+) -> None:
     """Tell whoever starts applications that all is ready, and what they need."""
     path = daemon.directory / ENV_FILE
     content = {
         "environment": daemon.env,
         "pid": os.getpid(),
         "daemon_pid": daemon.pid,
-        "session": session.name,
+        "session": session.session,
         "spool": str(spool.root),
         "health": health and f"http://{health.address}",
     }
     new = path.with_suffix(".new")
     new.write_text(json.dumps(content, indent=2) + "\n")
     new.replace(path)
-    try:
-        yield
-    finally:
-        path.unlink(missing_ok=True)
 
 
 def _set_up_log(level: str, *, above_progress: bool) -> None:

@@ -19,6 +19,7 @@ from k8s_tracing.agent.room import Room
 from k8s_tracing.agent.sender import Sender
 from k8s_tracing.agent.service import Counts
 from k8s_tracing.agent.spool import Spool
+from k8s_tracing.agent.supervisor import SessionStatus
 
 PREFIX = "k8s_tracing_agent"
 
@@ -55,9 +56,9 @@ class Sources:
     """Where the figures are.
 
     Attributes:
-        daemon_up: Whether the session daemon answers.
         losses: What LTTng lost, by whose buffers.
         replaced_identities: How often the node knew better than a process which container it is in.
+        session: What the supervisor knows.
     """
 
     counts: Callable[[], Counts]
@@ -66,9 +67,9 @@ class Sources:
     outbox: Outbox
     room: Room
     senders: Sequence[Sender]
-    daemon_up: Callable[[], bool]
     losses: Callable[[], Sequence[Loss]]
     replaced_identities: Callable[[], int]
+    session: SessionStatus
 
 
 class Metrics(Collector):
@@ -141,8 +142,16 @@ def _pipeline(sources: Sources) -> Iterator[Metric]:
         sources.replaced_identities(),
     )
     yield from _losses(sources.losses())
-    yield _gauge(
-        "session_daemon_up", "Whether the LTTng session daemon answers.", sources.daemon_up()
+    session = sources.session
+    yield _gauge("session_daemon_up", "Whether there is a session that records.", session.recording)
+    yield _counter(
+        "session_daemon_restarts",
+        "How often the session daemon was gone and another took its place.",
+        session.daemon_restarts,
+    )
+    yield _counter("session_stalls", "Sessions replaced as their buffers stalled.", session.stalls)
+    yield _counter(
+        "session_resumed", "Sessions that somebody else stopped or destroyed.", session.resumed
     )
 
 

@@ -19,6 +19,7 @@ from k8s_tracing.agent.sender import Sender
 from k8s_tracing.agent.service import Agent, resume
 from k8s_tracing.agent.spool import Spool
 from k8s_tracing.agent.stopping import Stop
+from k8s_tracing.agent.supervisor import SessionStatus
 from k8s_tracing.errors import AgentError
 
 log = logging.getLogger(__name__)
@@ -116,9 +117,7 @@ class Pipeline:
                     sender.delivery.exporter.name,
                 )
 
-    def sources(
-        self, daemon_up: Callable[[], bool], replaced_identities: Callable[[], int]
-    ) -> Sources:
+    def sources(self, session: SessionStatus, replaced_identities: Callable[[], int]) -> Sources:
         """Where /metrics finds its figures."""
         return Sources(
             counts=lambda: self._agent.counts,
@@ -127,7 +126,7 @@ class Pipeline:
             outbox=self._outbox,
             room=self._room,
             senders=self._senders,
-            daemon_up=daemon_up,
+            session=session,
             losses=lambda: self._losses,
             replaced_identities=replaced_identities,
         )

@@ -4,17 +4,22 @@
 The session daemon rotates the session by itself. Every rotation closes a chunk: a complete LTTng trace of what was
 recorded since the last one. It appears in `archives/` of the session's output folder by one rename, when nothing will
 be written to it any more, and is an empty folder as long as no application has registered.
+
+The buffers can be files (`shm`), so that what is in them can be read when nobody empties them any more: leftovers.py.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
-from k8s_tracing.agent.lttng import Control, version
+from k8s_tracing.agent.buffers import Buffers
+from k8s_tracing.agent.leftovers import move_away
+from k8s_tracing.agent.lttng import COMMAND_TIMEOUT_S, Control, command_options
 from k8s_tracing.errors import SessionError
 
 log = logging.getLogger(__name__)
@@ -28,27 +33,7 @@ CONTEXTS = ("vpid", "vtid", "pid_ns", "cgroup_ns")
 
 STOP_TIMEOUT_S = 20.0
 
-
-@dataclass(frozen=True)
-class Buffers:
-    """The channel's ring buffers: one for every CPU and every user id that records.
-
-    Discard mode (LTTng's default) throws the newest events away when all is full, and counts them; the other choice
-    is to make the application wait, which tracing must not do. Buffers are shared by the processes of a user
-    (`--buffers-uid`, the default), so that a process costs no memory of its own and what it recorded outlives it.
-
-    No switch timer: a rotation hands out what is in a half-full sub-buffer. No read timer: applications wake the
-    consumer daemon when they fill a sub-buffer.
-
-    Attributes:
-        subbuf_size_bytes: An event larger than a sub-buffer is discarded, so this bounds the attributes of a span;
-            a power of two.
-        subbuf_count: Eight, so that the consumer daemon has seven more to fall behind in: 4 MiB a CPU are some 16,000
-            spans, a third of a second at 50,000 spans/s from one CPU.
-    """
-
-    subbuf_size_bytes: int = 512 * 1024
-    subbuf_count: int = 8
+_CHUNK = re.compile(r"\d{8}T\d{6}[+-]\d{4}-(\d+)")
 
 
 class Session:
@@ -58,7 +43,9 @@ class Session:
         name: Its name in the session daemon.
         output: The folder that the daemon writes in.
         control: Commands to the daemon.
-        buffers: Size of the ring buffers.
+        buffers: Whose the ring buffers are, and their size.
+        shm: A folder in shared memory, which the daemon may write in: the buffers become files below it.
+        exists: The daemon has it already.
     """
 
     def __init__(
@@ -68,12 +55,15 @@ class Session:
         control: Control | None = None,
         *,
         buffers: Buffers | None = None,
+        shm: Path | None = None,
+        exists: bool = False,
     ) -> None:
         self.name = name
         self.output = output.absolute()
         self._control = control or Control()
+        self.shm = shm
         self._buffers = buffers or Buffers()
-        self._exists = False
+        self._exists = exists
 
     def __str__(self) -> str:
         return self.name
@@ -91,14 +81,12 @@ class Session:
         """
         session = ("--session", self.name)
         channel = (*session, "--channel", CHANNEL)
-        size = f"--subbuf-size={self._buffers.subbuf_size_bytes}"
-        count = f"--num-subbuf={self._buffers.subbuf_count}"
-        self._control.run(
-            "create", self.name, f"--output={self.output}", *_format_option(version())
-        )
+        place = [f"--output={self.output}"] + ([f"--shm-path={self.shm}"] if self.shm else [])
+        self._control.run("create", self.name, *place, *_format_option(command_options("create")))
         self._exists = True
         try:
-            self._control.run("enable-channel", "--userspace", *session, size, count, CHANNEL)
+            buffers = self._buffers.options()
+            self._control.run("enable-channel", "--userspace", *session, *buffers, CHANNEL)
             types = [f"--type={context}" for context in CONTEXTS]
             self._control.run("add-context", "--userspace", *channel, *types)
             self._control.run("enable-event", "--userspace", *channel, f"{PROVIDER}:*")
@@ -107,8 +95,7 @@ class Session:
             self._control.run("start", self.name)
         except BaseException:
             with contextlib.suppress(SessionError):
-                self._control.run("destroy", "--no-wait", self.name)
-            self._exists = False
+                self.drop()
             raise
 
     def adopt(self, *, rotation_s: float) -> None:
@@ -117,8 +104,7 @@ class Session:
         found = find_session(self._control, self.name)
         if found is None or not found.complete:
             log.info("session %s was left half set up and is made anew", self.name)
-            self._control.run("destroy", "--no-wait", self.name)
-            self._exists = False
+            self.drop()
             self.start(rotation_s=rotation_s)
             return
         if found.rotation_us != round(rotation_s * 1e6):
@@ -150,13 +136,46 @@ class Session:
             log.warning(
                 "session %s is removed without waiting for its last spans: %s", self.name, error
             )
-            for command in ("stop", "destroy"):
+            for abandon in (self.pause, self.drop):
                 try:
-                    self._control.run(command, "--no-wait", self.name, timeout_s=timeout_s)
+                    abandon(timeout_s=timeout_s)
                 except SessionError as again:
                     log.warning("%s", again)
             return False
         return True
+
+    def pause(self, *, timeout_s: float = COMMAND_TIMEOUT_S) -> None:
+        """Have applications record to it no more; what the buffers hold is left to the daemon to fetch.
+
+        Raises:
+            SessionError: The daemon does not know it, or does not answer.
+        """
+        self._control.run("stop", "--no-wait", self.name, timeout_s=timeout_s)
+
+    def drop(self, *, timeout_s: float = COMMAND_TIMEOUT_S) -> None:
+        """Remove it from the daemon without waiting for anything.
+
+        Its buffers' folder gets another name first: a daemon that removes a session with a `shm` waits, deaf to all
+        commands, until that is gone, and where a buffer is stalled that is never (lttng-tools 2.13, `wait_on_path`).
+
+        Raises:
+            SessionError: As `pause`.
+        """
+        self._exists = False
+        if self.shm is not None:
+            move_away(self.shm)
+        self._control.run("destroy", "--no-wait", self.name, timeout_s=timeout_s)
+
+    def rotations(self) -> int | None:
+        """How many rotations have begun; None before the first.
+
+        It stands still when one does not end: a stalled buffer, or a daemon that writes no more. Read from the name of
+        the folder that is written now, TIME-NUMBER: a look at a folder, where a command costs a process.
+        """
+        with contextlib.suppress(FileNotFoundError):
+            numbers = (_CHUNK.fullmatch(path.name) for path in self.output.iterdir())
+            return max((int(number[1]) for number in numbers if number), default=None)
+        return None
 
     def _rotate_every(self, rotation_s: float) -> None:
         # A rotation takes the daemon half a second (it looks every 500 ms whether the last one is through), so a
@@ -182,12 +201,19 @@ class FoundSession:
     rotation_us: int | None
 
 
-def find_session(control: Control, name: str) -> FoundSession | None:
+def find_session(
+    control: Control, name: str, *, timeout_s: float = COMMAND_TIMEOUT_S
+) -> FoundSession | None:
     """Look a session up by its name."""
-    if all(session.name != name for session in parse_sessions(control.query("list"))):
+    if all(session.name != name for session in list_sessions(control, timeout_s=timeout_s)):
         return None
-    found = parse_sessions(control.query("list", name))
+    found = parse_sessions(control.query("list", name, timeout_s=timeout_s))
     return found[0] if found else None
+
+
+def list_sessions(control: Control, *, timeout_s: float = COMMAND_TIMEOUT_S) -> list[FoundSession]:
+    """All sessions of this user, without what is only said of one: `complete` and `rotation_us`."""
+    return parse_sessions(control.query("list", timeout_s=timeout_s))
 
 
 def parse_sessions(answer: ElementTree.Element) -> list[FoundSession]:
@@ -216,6 +242,6 @@ def _rotation_us(session: ElementTree.Element) -> int | None:
     return int(text) if text else None
 
 
-def _format_option(release: tuple[int, int]) -> tuple[str, ...]:
-    """From 2.15 on the default is CTF 2, which the relay does not read; older ones lack the option."""
-    return ("--trace-format=ctf-1.8",) if release >= (2, 15) else ()
+def _format_option(options: frozenset[str]) -> tuple[str, ...]:
+    """From LTTng 2.15 on the default is CTF 2, which the relay does not read; older ones lack the option."""
+    return ("--trace-format=ctf-1.8",) if "--trace-format" in options else ()

@@ -13,6 +13,7 @@ were killed left behind can be told from what is still being written.
 
 from __future__ import annotations
 
+import calendar
 import contextlib
 import fcntl
 import logging
@@ -24,11 +25,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
+from k8s_tracing.agent.leftovers import ARCHIVES, collect, shared_folder
 from k8s_tracing.errors import AgentError
 
 log = logging.getLogger(__name__)
 
-ARCHIVES = "archives"
 _BAD = "bad"
 _LOCK = "lock"
 _STATE = "relay.state"
@@ -124,8 +125,13 @@ class Spool:
         return output.parent == self.root
 
     def new_session(self) -> Path:
-        """Make the folder of a session that starts now."""
+        """Make the folder of a session that starts now.
+
+        Its name is a time, and in any case comes after those that are there: clocks are set back.
+        """
         now_ns = time.time_ns()
+        for session in self._sessions()[-1:]:
+            now_ns = max(now_ns, _time_ns(session.name) + 1)
         seconds = time.strftime("%Y%m%dT%H%M%S", time.gmtime(now_ns // 10**9))
         folder = self.root / f"{seconds}.{now_ns % 10**9:09d}Z"
         folder.mkdir()
@@ -142,16 +148,10 @@ class Spool:
         Returns:
             How many chunks earlier runs left.
         """
+        buffers = shared_folder(self.root)
         for session in self._sessions():
-            if session == live:
-                continue
-            # A session that was never rotated writes in `ust/`; later chunks are folders of their own from the start.
-            for left in sorted(session.iterdir()):
-                if left.name == ARCHIVES:
-                    continue
-                chunk = session / ARCHIVES / f"{left.name.lstrip('.')}-unfinished"
-                chunk.mkdir(parents=True, exist_ok=True)
-                left.rename(chunk / left.name)
+            if session != live:
+                collect(session, buffers / session.name)
         return sum(1 for chunk in self.chunks() if chunk.path.parent.parent != live)
 
     def chunks(self) -> list[Chunk]:
@@ -231,8 +231,19 @@ def _size_bytes(folder: Path) -> int:
     return total
 
 
+def _time_ns(name: str) -> int:
+    """The time in the name of a session's folder, or 0 if it is none."""
+    with contextlib.suppress(ValueError):
+        seconds, _, fraction = name.rstrip("Z").partition(".")
+        return calendar.timegm(time.strptime(seconds, "%Y%m%dT%H%M%S")) * 10**9 + int(fraction)
+    return 0
+
+
 def _number(name: str) -> tuple[bool, int, str]:
-    """Sort key of a chunk's name, BEGIN-END-NUMBER; one that was not finished comes last in its session."""
+    """Sort key of a chunk's name, BEGIN-END-NUMBER: the number, as the times go back when the clock is set back.
+
+    One without a number comes last in its session.
+    """
     number = name.rpartition("-")[2]
     return not number.isdigit(), int(number) if number.isdigit() else 0, name
 

@@ -114,6 +114,17 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "metavar": "SECONDS",
         "help": "finish a chunk this often (default: 1.0)",
     },
+    "--buffers": {
+        "choices": ("uid", "pid"),
+        "help": "ring buffers for each user id, or for each process, where tenants that have the same user id do not "
+        "trust each other (default: uid)",
+    },
+    "--buffer-memory": {
+        "type": size_bytes,
+        "metavar": "SIZE",
+        "help": "shared memory for the buffers of one user or process, such as 64Mi (default: 4Mi for each CPU, with "
+        "--buffers pid 512Ki)",
+    },
     "--listen": {
         "metavar": "HOST:PORT",
         "help": f"serve /healthz, /readyz and /metrics here; none: nowhere (default: {DEFAULT_LISTEN}; with --private: "
@@ -150,6 +161,8 @@ def run(args: argparse.Namespace) -> int:
             private=given["--private"],
             proc=given["--proc"] or Path("/proc"),
             rotation_s=given["--rotation-s"] or 1.0,
+            buffer_owner=given["--buffers"] or "uid",
+            buffer_memory_bytes=given["--buffer-memory"],
             listen=None if listen == "none" else listen,
             log_level=given["--log-level"] or "info",
         )

@@ -2,40 +2,50 @@
 /*
  * Records spans with consecutive ids, and nothing else: what the agent's tests count.
  *
- *     producer FIRST COUNT INTERVAL_US [hold | open]
+ *     producer FIRST COUNT INTERVAL_US [hold | open | crash]
  *
  * With "hold" it stays when it is through, until its standard input ends; with "open" it ends its
- * spans only then.
+ * spans only then. With "crash" it dies in the middle of one more event: between LTTng's reserve
+ * and its commit, while attributes are copied from where no memory is. PRODUCER_SERVICE is its
+ * service's name, of 60 characters at most.
  */
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 #include <unistd.h>
 
 #include "emit.h"
 
-static const char SERVICE[] = "producer";
-
 static void identify(void)
 {
 	/* Resource.attributes[0] = KeyValue{key: "service.name", value: {string_value: SERVICE}} */
-	uint8_t bytes[64];
+	const char *service = getenv("PRODUCER_SERVICE") ? getenv("PRODUCER_SERVICE") : "producer";
+	size_t length = strlen(service);
+	uint8_t bytes[128];
 	uint8_t *at = bytes;
 
+	if (length > 60)
+		exit(2);
 	*at++ = 0x0a;
-	*at++ = 2 + 12 + 2 + 2 + sizeof(SERVICE) - 1;
+	*at++ = 2 + 12 + 2 + 2 + length;
 	*at++ = 0x0a;
 	*at++ = 12;
 	memcpy(at, "service.name", 12);
 	at += 12;
 	*at++ = 0x12;
-	*at++ = 2 + sizeof(SERVICE) - 1;
+	*at++ = 2 + length;
 	*at++ = 0x0a;
-	*at++ = sizeof(SERVICE) - 1;
-	memcpy(at, SERVICE, sizeof(SERVICE) - 1);
-	at += sizeof(SERVICE) - 1;
-	k8s_tracing_set_process((uint64_t)getpid() << 32 | 1, bytes, at - bytes);
+	*at++ = length;
+	memcpy(at, service, length);
+	at += length;
+	uint64_t instance_id = 0;
+
+	/* Not of the process id, which is 1 in every container. */
+	if (getrandom(&instance_id, sizeof(instance_id), 0) < 0)
+		exit(2);
+	k8s_tracing_set_process(instance_id | 1, bytes, at - bytes);
 	k8s_tracing_add_scope(1, "test", "1");
 }
 
@@ -52,6 +62,18 @@ static void start_span(uint64_t id)
 	};
 
 	k8s_tracing_start_span(&start);
+}
+
+static void crash(void)
+{
+	struct k8s_tracing_end end = {
+		.name = "",
+		.status_message = "",
+		.attributes = (const uint8_t *)8,
+		.attributes_size = 64,
+	};
+
+	k8s_tracing_end_span(&end);
 }
 
 static void end_span(uint64_t id)
@@ -92,6 +114,8 @@ int main(int argc, char **argv)
 	}
 	puts("done");
 	fflush(stdout);
+	if (argc > 4 && !strcmp(argv[4], "crash"))
+		crash();
 	if (hold || open)
 		wait_for_end_of_input();
 	for (uint64_t i = 0; open && i < count; i++)

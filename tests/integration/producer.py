@@ -4,7 +4,7 @@ import functools
 import os
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -33,6 +33,8 @@ def start(
     interval_us: int = 0,
     hold: bool = False,
     keep_open: bool = False,
+    crash: bool = False,
+    prefix: Sequence[str] = (),
     **as_user: int,
 ) -> "subprocess.Popen[str]":
     """Start it; its spans have the ids from `first` on.
@@ -40,12 +42,13 @@ def start(
     Args:
         hold: it stays when it is through, until its standard input ends.
         keep_open: likewise, and it ends its spans only then.
+        crash: it dies in the middle of one more event.
+        prefix: a command that runs it.
         as_user: user and group, if they are others.
     """
-    mode = [*(["hold"] if hold else []), *(["open"] if keep_open else [])]
-    arguments = [str(first), str(count), str(interval_us), *mode]
+    end = ["hold"] * hold + ["open"] * keep_open + ["crash"] * crash
     return subprocess.Popen(
-        [program(), *arguments],
+        [*prefix, program(), str(first), str(count), str(interval_us), *end],
         env=dict(os.environ) | dict(env),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

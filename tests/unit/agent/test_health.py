@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from k8s_tracing.agent import health
-from k8s_tracing.agent.health import Cached, HealthServer, Heartbeat
+from k8s_tracing.agent.health import HealthServer, Heartbeat
 from k8s_tracing.errors import AgentError
 from tests.support.wait import wait_for
 
@@ -125,11 +125,3 @@ def test_a_loop_that_stands_still_is_noticed(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(health, "STALLED_S", 60.0)
     heartbeat.beat()
     assert heartbeat.check() == ""
-
-
-def test_a_check_that_costs_something_is_made_now_and_then() -> None:
-    answers = iter(["first", "second"])
-    check = Cached(lambda: next(answers), every_s=3600)
-    assert [check(), check()] == ["first", "first"]
-    check = Cached(lambda: next(answers), every_s=0)
-    assert check() == "second"

@@ -16,6 +16,7 @@ from k8s_tracing.agent.progress import ProgressLine
 from k8s_tracing.agent.relay import Relay
 from k8s_tracing.agent.spool import Spool
 from k8s_tracing.agent.stopping import Stop
+from k8s_tracing.agent.supervisor import SessionStatus
 from tests.support.ctf import write_trace
 from tests.support.spans import announced, end, start
 
@@ -66,7 +67,8 @@ def metrics(tmp_path: Path) -> Iterator[Metrics]:
         (archives / "x-3").mkdir()
         (archives / "x-4").mkdir()
         (archives / "x-4/metadata").write_text("none")
-        metrics.attach(pipeline.sources(lambda: True, lambda: 3))
+        status = SessionStatus(recording=True, stalls=2)
+        metrics.attach(pipeline.sources(status, lambda: 3))
         stop.request()
         pipeline.run()
         stop.allow(30.0)
@@ -102,6 +104,7 @@ def test_figures(metrics: Metrics) -> None:
     assert found["open_spans"] == 1
     assert found["spool_limit_bytes"] == 12345678
     assert found["session_daemon_up"] == 1
+    assert found["session_stalls_total"] == 2
     assert found['backlog_spans r "1"'] == 0
     assert found["relay_seconds_total"] > 0
 

@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 import pytest
 
 from k8s_tracing.agent import session
-from k8s_tracing.agent.lttng import parse_version
+from k8s_tracing.agent.lttng import command_options, parse_version
 from k8s_tracing.errors import SessionError
 
 # lttng 2.13, `--mi xml list NAME`, less the attributes that nobody reads.
@@ -69,3 +69,37 @@ def test_the_release_is_found(text: str, release: tuple[int, int]) -> None:
 def test_an_unknown_release_is_said() -> None:
     with pytest.raises(SessionError, match="release"):
         parse_version("command not found")
+
+
+# `lttng create --list-options`, shortened: of 2.13 as it prints it; of the others from their sources (create.cpp).
+OPTIONS_2_13 = (
+    "--help\n-h\n--output\n-o\n--list-options\n--set-url\n--snapshot\n--live\n--shm-path\n"
+)
+OPTIONS_2_14 = OPTIONS_2_13
+OPTIONS_2_15 = OPTIONS_2_14 + "--trace-format\n-F\n"
+
+
+@pytest.mark.parametrize(
+    ("listed", "asked_for"),
+    [(OPTIONS_2_13, ()), (OPTIONS_2_14, ()), (OPTIONS_2_15, ("--trace-format=ctf-1.8",))],
+)
+def test_ctf_1_8_is_asked_for_where_there_is_a_choice(
+    listed: str, asked_for: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = tmp_path / "lttng"
+    fake.write_text(f"#!/bin/sh\ncat <<.\n{listed}.\n")
+    fake.chmod(0o755)
+    monkeypatch.setattr("k8s_tracing.agent.lttng.program", lambda name: str(fake))
+    command_options.cache_clear()
+    try:
+        assert session._format_option(command_options("create")) == asked_for
+    finally:
+        command_options.cache_clear()
+
+
+def test_rotations_are_counted_by_number_and_not_by_time(tmp_path: Path) -> None:
+    recorded = session.Session("s", tmp_path)
+    assert recorded.rotations() is None
+    for name in ("archives", ".tmp_old_chunk", "20260101T000002+0000-9", "20250101T000002+0000-10"):
+        (tmp_path / name).mkdir()
+    assert recorded.rotations() == 10

@@ -6,6 +6,7 @@ import pytest
 
 from k8s_tracing.agent.spool import Spool
 from k8s_tracing.errors import AgentError
+from tests.unit.agent.test_leftovers import packet
 
 BEGIN = "20260101T000000+0000-20260101T000001+0000"
 
@@ -26,6 +27,21 @@ def test_chunks_come_in_the_order_in_which_they_were_recorded(tmp_path: Path) ->
         assert [chunk.path for chunk in spool.chunks()] == [*reversed(chunks), later]
 
 
+def test_the_order_is_that_of_the_recording_when_the_clock_is_set_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Spool(tmp_path / "spool") as spool:
+        first = spool.new_session()
+        chunks = [archive(first, 9), archive(first, 10)]
+        # LTTng's names, as its clock said: the later chunk is an hour older.
+        back = chunks[1].with_name("20251231T230000+0000-20251231T230001+0000-10")
+        chunks[1] = chunks[1].rename(back)
+        monkeypatch.setattr("time.time_ns", lambda: 10**18)
+        chunks.append(archive(spool.new_session(), 0))
+        chunks.append(archive(spool.new_session(), 0))
+        assert [chunk.path for chunk in spool.chunks()] == chunks
+
+
 def test_what_is_being_written_is_no_chunk(tmp_path: Path) -> None:
     with Spool(tmp_path) as spool:
         session = spool.new_session()
@@ -39,13 +55,14 @@ def test_what_killed_daemons_left_becomes_chunks(tmp_path: Path) -> None:
     with Spool(tmp_path) as spool:
         old, live = spool.new_session(), spool.new_session()
         archived = archive(old, 3)
-        for left in (old / f"{BEGIN}-4/ust", old / "ust"):
+        for left in (old / ".tmp_old_chunk/ust", old / "20260101T000002+0000-5/ust"):
             left.mkdir(parents=True)
             (left / "metadata").write_text("x")
+            (left / "spans_0").write_bytes(packet(1))
         assert spool.recover(live) == 3
         chunks = spool.chunks()
         assert chunks[0].path == archived
-        assert [chunk.size_bytes for chunk in chunks] == [1, 1, 1]
+        assert [chunk.path.name for chunk in chunks[1:]] == ["unfinished-4", "unfinished-5"]
         assert spool.recover(live) == 3
 
 
@@ -54,6 +71,7 @@ def test_a_session_that_was_never_rotated_is_one_chunk(tmp_path: Path) -> None:
         trace = spool.new_session() / "ust/uid"
         trace.mkdir(parents=True)
         (trace / "metadata").write_text("x")
+        (trace / "spans_0").write_bytes(packet(1))
         assert spool.recover(live=None) == 1
         (chunk,) = spool.chunks()
         assert not chunk.is_empty
