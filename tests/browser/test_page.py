@@ -416,7 +416,7 @@ def test_dependencies_are_drawn_and_listed(page: Page, url: str) -> None:
     page.goto(f"{url}/dependencies")
     expect(page.get_by_role("row", name="ingress shop 2")).to_be_visible()
     expect(page.get_by_role("row", name="shop bank 2")).to_be_visible()
-    page.get_by_role("link", name="Traces of bank").click()
+    page.get_by_role("link", name="bank").click()
     page.wait_for_url(f"{url}/search?service=bank")
     expect(page.get_by_role("heading", name="2 traces")).to_be_visible()
 

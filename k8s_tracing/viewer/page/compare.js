@@ -95,8 +95,12 @@ function show(content, traces) {
   const colors = colorsOf(traces.flatMap((trace) => [...trace.services.keys()]));
   const whole = Math.max(traces[0].duration, traces[1].duration, 1);
   let changesOnly = false;
-  const body = el("div", { className: "content", role: "rowgroup" });
-  const scroller = el("div", { className: "scroller", tabIndex: 0, "aria-label": "Rows" }, body);
+  const body = el("div", { className: "content" });
+  const scroller = el(
+    "div",
+    { className: "scroller", role: "rowgroup", tabIndex: 0, "aria-label": "Rows" },
+    body,
+  );
   /** @type {VirtualList<Row & {key: string, fixed: boolean}>} */
   const list = new VirtualList(scroller, body, ROW_PX, (row) => line(row, traces, whole, colors));
   const draw = () => {

@@ -124,7 +124,6 @@ function drawing(dependencies) {
         href: `/search?service=${encodeURIComponent(name)}`,
         "data-route": true,
         className: colors.get(name),
-        "aria-label": `Traces of ${name}`,
       },
       svg("rect", { x, y, width: BOX.width, height: BOX.height, rx: 6, className: "box" }),
       svg("rect", { x, y, width: 6, height: BOX.height, rx: 3, className: "edge-mark" }),
@@ -140,7 +139,7 @@ function drawing(dependencies) {
             `${own.toLocaleString("en")} within`,
           )
         : null,
-      svg("title", {}, name),
+      svg("title", {}, `Traces of ${name}`),
     );
   });
   const arrow = svg(

@@ -70,7 +70,7 @@ function nameCell(view, span, collapsed, on) {
           },
         },
         el("span", { className: "arrow", "aria-hidden": "true" }, collapsed ? "▸" : "▾"),
-        String(span.children.length),
+        el("span", { "aria-hidden": "true" }, String(span.children.length)),
       )
     : el("span", { className: "toggle leaf" });
   const newService = span.parent?.service !== span.service;

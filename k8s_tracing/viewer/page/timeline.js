@@ -20,13 +20,12 @@ export class Timeline {
     this.view = view;
     this.axis = axis;
     this.content = el("div", { className: "content", role: "rowgroup" });
-    this.scroller = el("div", { className: "scroller" }, this.content);
-    this.grid = el(
+    this.scroller = el(
       "div",
-      { className: "grid", role: "treegrid", "aria-label": "Spans", "aria-colcount": "2" },
-      this.head(axis),
-      this.scroller,
+      { className: "scroller", role: "treegrid", "aria-label": "Spans", "aria-colcount": "2" },
+      this.content,
     );
+    this.grid = el("div", { className: "grid" }, this.head(axis), this.scroller);
     /** @type {Line[]} */
     this.lines = [];
     const on = {
@@ -124,7 +123,7 @@ export class Timeline {
     if (view.focus && !this.lines.some((line) => line.span === view.focus))
       view.focus = this.visibleAncestor(view.focus);
     this.list.pinned = view.focus ? `row ${view.focus.index}` : "";
-    this.grid.setAttribute("aria-rowcount", String(row));
+    this.scroller.setAttribute("aria-rowcount", String(row));
     this.list.show(this.lines);
     if (hadFocus) this.focusRow(view.focus);
   }
