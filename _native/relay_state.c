@@ -7,90 +7,13 @@
  * says whether the bytes are those that were written; what is read is checked all the same so far
  * that no bytes whatever make us touch memory that is not ours.
  */
+#include "relay_archive.h"
 #include "relay_parts.h"
 
 #define MAGIC UINT64_C(0x3179616c65527473) /* "stRelay1" */
 #define VERSION 1
 #define HEADER_NUMBERS 4
 #define HEADER_SIZE (HEADER_NUMBERS * sizeof(uint64_t))
-
-/* One of the two directions. */
-struct archive {
-	struct bytes *to; /* NULL: reading */
-	const uint8_t *at;
-	const uint8_t *end;
-	bool no_memory;
-	bool invalid;
-};
-
-static bool failed(const struct archive *archive)
-{
-	return archive->no_memory || archive->invalid;
-}
-
-static void write_number(struct archive *archive, uint64_t value)
-{
-	uint8_t *at = bytes_extend(archive->to, VARINT_MAX);
-
-	if (!at)
-		archive->no_memory = true;
-	else
-		bytes_end_at(archive->to, put_varint(at, value));
-}
-
-/* 0 where there is none: loops end. */
-static uint64_t read_number(struct archive *archive)
-{
-	uint64_t value = 0;
-
-	for (unsigned int shift = 0; shift < 64 && archive->at < archive->end; shift += 7) {
-		uint8_t byte = *archive->at++;
-
-		value |= (uint64_t)(byte & 0x7f) << shift;
-		if (byte < 0x80)
-			return value;
-	}
-	archive->invalid = true;
-	return 0;
-}
-
-static uint64_t number(struct archive *archive, uint64_t value)
-{
-	if (!archive->to)
-		return read_number(archive);
-	write_number(archive, value);
-	return value;
-}
-
-/* A field of any integer type, which must be able to hold what is read. */
-#define NUMBER(archive, field)                                     \
-	do {                                                       \
-		uint64_t value_ = number(archive, field);          \
-                                                                   \
-		(field) = value_;                                  \
-		(archive)->invalid |= (uint64_t)(field) != value_; \
-	} while (0)
-
-static void byte_string(struct archive *archive, struct bytes *bytes, size_t from)
-{
-	uint64_t size = number(archive, bytes->size - from);
-	uint8_t *at;
-
-	if (!archive->to && size > (uint64_t)(archive->end - archive->at)) {
-		archive->invalid = true;
-		return;
-	}
-	if (!size)
-		return;
-	at = bytes_extend(archive->to ? archive->to : bytes, size);
-	if (!at) {
-		archive->no_memory = true;
-		return;
-	}
-	put_bytes(at, archive->to ? bytes->data + from : archive->at, size);
-	if (!archive->to)
-		archive->at += size;
-}
 
 static void span_record(struct archive *archive, struct span *span)
 {

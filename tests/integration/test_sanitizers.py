@@ -36,10 +36,43 @@ def sanitized(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ],
         check=True,
     )
+    relay = re.search(r"add_library\(k8s_tracing_relay SHARED ([^)]*)\)", cmake)
+    assert relay
+    subprocess.run(
+        [
+            *("gcc", "-std=gnu11", "-D_GNU_SOURCE", "-g", "-O1", "-fPIC", "-shared"),
+            *("-fno-omit-frame-pointer", "-fsanitize=address,undefined"),
+            "-fno-sanitize-recover=undefined",
+            *(ROOT / "_native" / source for source in relay[1].split()),
+            *("-o", package / "libk8s_tracing_relay.so"),
+        ],
+        check=True,
+    )
+    (package / "relay.cdef.txt").symlink_to(ROOT / "_native/relay.cdef.txt")
     return folder
 
 
-def test_the_suites_pass_under_address_and_undefined_behaviour_sanitizers(sanitized: Path) -> None:
+CORE = (
+    "tests/contract/test_contract.py",
+    "tests/unit/test_native.py",
+    "tests/unit/test_core_memory.py",
+    "tests/unit/test_sampling.py",
+    "tests/unit/test_processors.py",
+    "tests/property/test_attributes.py",
+)
+RELAY = (
+    "tests/unit/agent/test_relay.py",
+    "tests/unit/agent/test_relay_losses.py",
+    "tests/unit/agent/test_relay_state.py",
+    "tests/unit/agent/test_relay_unfinished.py",
+    "tests/property/test_relay_pairing.py",
+)
+
+
+@pytest.mark.parametrize("suites", [CORE, RELAY], ids=["core", "relay"])
+def test_the_suites_pass_under_address_and_undefined_behaviour_sanitizers(
+    sanitized: Path, suites: tuple[str, ...]
+) -> None:
     libraries = [
         subprocess.run(
             ["gcc", f"-print-file-name={name}"], capture_output=True, text=True, check=True
@@ -56,14 +89,6 @@ def test_the_suites_pass_under_address_and_undefined_behaviour_sanitizers(saniti
         "hypothesis.settings.register_profile('few', max_examples=20)\n"
         "hypothesis.settings.load_profile('few')\n"
         "import pytest; sys.exit(pytest.main(sys.argv[2:]))\n"
-    )
-    suites = (
-        "tests/contract/test_contract.py",
-        "tests/unit/test_native.py",
-        "tests/unit/test_core_memory.py",
-        "tests/unit/test_sampling.py",
-        "tests/unit/test_processors.py",
-        "tests/property/test_attributes.py",
     )
     # the backend in memory; and what counts memory blocks has other numbers here
     chosen = "not left_behind and not lttng and not otel"
