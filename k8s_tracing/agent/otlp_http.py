@@ -43,8 +43,8 @@ class HttpExporter:
         )
         if endpoint.gzip:
             self._session.headers["Content-Encoding"] = "gzip"
-        if endpoint.certificate:
-            self._session.verify = str(endpoint.certificate)
+        # Said with each request: what is said for the session, REQUESTS_CA_BUNDLE goes before.
+        self._verify = str(endpoint.certificate) if endpoint.certificate else None
         if endpoint.client_certificate:
             key = endpoint.client_key
             certificate = str(endpoint.client_certificate)
@@ -61,7 +61,11 @@ class HttpExporter:
         try:
             # A redirected POST would be repeated as a GET: taken for an error instead.
             answer = self._session.post(
-                self._endpoint.url, data=body, timeout=timeout_s, allow_redirects=False
+                self._endpoint.url,
+                data=body,
+                timeout=timeout_s,
+                allow_redirects=False,
+                verify=self._verify,
             )
         except (
             requests.exceptions.InvalidURL,

@@ -27,7 +27,7 @@ from k8s_tracing.errors import RelayError
 log = logging.getLogger(__name__)
 
 POLL_S = 0.1
-ROOM_S = 1.0  # how often the spool's size is looked at: a chunk a second is added
+ROOM_S = 1.0  # how often the spool's size is looked at where nothing is added
 DRAIN_S = 10.0
 
 _BATCHES_BELOW = "outbox/"
@@ -128,12 +128,14 @@ class Agent:
         Raises:
             Exception: What ended a sender.
         """
-        room_s = -math.inf
+        room_s, room_chunks = -math.inf, 0
         while not self._stop.requested:
             self._relay_chunks()
-            if self._stuck or time.monotonic() - room_s >= ROOM_S:
+            # At once after what was added: the next chunk needs room, too.
+            added = self.counts.chunks != room_chunks
+            if added or self._stuck or time.monotonic() - room_s >= ROOM_S:
                 self._room.make()
-                room_s = time.monotonic()
+                room_s, room_chunks = time.monotonic(), self.counts.chunks
             self._on_turn(self.counts)
             for sender in self._senders:
                 if sender.error is not None:

@@ -1,18 +1,14 @@
 """The agent as a program: what is recorded arrives, whatever is killed or away in between."""
 
-import http.server
-import json
 import os
 import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,12 +21,10 @@ from k8s_tracing.agent.otlp_grpc import METHOD
 from k8s_tracing.otlp import parse_request, read_json_lines
 from tests.integration import producer
 from tests.integration.producer import no_producer_left  # noqa: F401
+from tests.support.agent import PATIENCE_S, Receiver, agent, ids_in
 from tests.support.ports import free_port
 from tests.support.user_agent import UserAgents
 from tests.support.wait import wait_for
-
-# Nothing of these tests takes this long; a machine with other work may.
-PATIENCE_S = 60.0
 
 
 @pytest.fixture
@@ -49,99 +43,10 @@ def no_exporter_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_PROXY", "*")
 
 
-class RunningAgent:
-    """`k8s-tracing agent --private`, from its readiness on."""
-
-    def __init__(self, private: Path, *arguments: str) -> None:
-        self.private = private
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "k8s_tracing", "agent", "--private", private, *arguments],
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        self.log = ""
-        wait_for("the agent is ready", self._is_ready, PATIENCE_S)
-        self.info: dict[str, Any] = json.loads((private / "env.json").read_text())
-        self.env: dict[str, str] = self.info["environment"]
-
-    def _is_ready(self) -> bool:
-        assert self.process.poll() is None, self.process.communicate()[1]
-        path = self.private / "env.json"
-        # A predecessor that was killed left its own.
-        return path.exists() and json.loads(path.read_text())["pid"] == self.process.pid
-
-    @property
-    def spool(self) -> Path:
-        return Path(self.info["spool"])
-
-    def batches(self) -> list[Path]:
-        """What waits for a receiver."""
-        return list(self.spool.glob("outbox/*-*"))
-
-    def end(self, number: int = signal.SIGTERM) -> int:
-        self.process.send_signal(number)
-        self.log = self.process.communicate(timeout=PATIENCE_S)[1]
-        return self.process.returncode
-
-
-@contextmanager
-def agent(private: Path, *arguments: str) -> Iterator[RunningAgent]:
-    running = RunningAgent(private, *arguments)
-    try:
-        yield running
-    finally:
-        running.process.kill()
-        running.process.communicate()
-
-
-class Receiver:
-    """Counts the spans that it is sent by HTTP; `down` answers 503 instead."""
-
-    def __init__(self, port: int = 0) -> None:
-        self.seen: Counter[int] = Counter()
-        self.down = False
-        self.refused = 0
-        receiver = self
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                if receiver.down:
-                    receiver.refused += 1
-                else:
-                    receiver.seen.update(int(span.span_id, 16) for span in parse_request(body))
-                self.send_response(503 if receiver.down else 200)
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-
-            def log_message(self, *args: Any) -> None:
-                pass
-
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler)
-        self._server.daemon_threads = True
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-
-    def __enter__(self) -> "Receiver":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
-
-
 @pytest.fixture
 def receiver() -> Iterator[Receiver]:
     with Receiver() as receiver:
         yield receiver
-
-
-def ids_in(path: Path) -> list[int]:
-    return sorted(int(span.span_id, 16) for span in read_json_lines(path))
 
 
 def arrived(path: Path, span_id: int) -> bool:
@@ -229,24 +134,6 @@ def test_a_kill_of_the_agent_loses_nothing(folder: Path, receiver: Receiver) -> 
     assert receiver.seen == dict.fromkeys(expected, 1)
     assert "an earlier run left" in running.log
     assert [path for path in folder.rglob("*") if path.is_file()] == []
-
-
-def test_a_kill_at_any_moment_loses_nothing(folder: Path, receiver: Receiver) -> None:
-    private = folder / "agent"
-    arguments = ["--endpoint", receiver.url, "--rotation-s", "0.6"]
-    expected: set[int] = set()
-    log = ""
-    for number in range(4):
-        with agent(private, *arguments) as running:
-            count = 700 * (number + 1)
-            expected |= producer.run(running.env, 10_000 * (number + 1), count, interval_us=300)
-            running.end(signal.SIGKILL)
-        log += running.log
-    # The last ones may come only at the end: a process that announced itself in a chunk that is gone, and has ended
-    # since, is waited for.
-    with agent(private, *arguments) as running:
-        assert running.end() == 0
-    assert set(receiver.seen) == expected
 
 
 def test_the_users_daemon_goes_on_while_the_agent_is_dead(folder: Path) -> None:

@@ -62,6 +62,11 @@ class Jaeger:
         return f"http://{_HOST}:{self.otlp_http_port}"
 
     def __enter__(self) -> "Jaeger":
+        self.start()
+        return self
+
+    def start(self) -> None:
+        """Start it, on the same ports as before if it ran before; return when it answers."""
         config = self._folder / "config.json"
         config.write_text(json.dumps(self._config(), indent=2))
         command = [str(binary()), "--config", str(config)]
@@ -79,7 +84,12 @@ class Jaeger:
             message = f"Jaeger does not start: {error}\nthe end of its log:\n{self.log_tail()}"
             self.__exit__(None, None, None)
             raise RuntimeError(message) from error
-        return self
+
+    def kill(self) -> None:
+        """End it by SIGKILL; what it held in memory is gone."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
 
     def __exit__(
         self,

@@ -15,9 +15,10 @@ from k8s_tracing.agent.daemon_process import group_alive
 USER_ID = 65534
 
 # Everything is loaded before: the checkout and the interpreter may lie in a home that others cannot read.
-_AS_USER = f"""
+AS_USER = f"""
 import os, sys
-import k8s_tracing.agent.main, k8s_tracing.agent.relay, k8s_tracing.cli, k8s_tracing.libraries, k8s_tracing.otlp
+import k8s_tracing.agent.main, k8s_tracing.agent.otlp_http, k8s_tracing.agent.relay
+import k8s_tracing.cli, k8s_tracing.libraries, k8s_tracing.otlp
 k8s_tracing.libraries.load("relay")
 if os.geteuid() == 0:
     os.setgroups([]); os.setresgid(*[{USER_ID}] * 3); os.setresuid(*[{USER_ID}] * 3)
@@ -68,7 +69,7 @@ class UserAgents:
         options = ["--spool", self.spool, "--output-file", self.file, "--rotation-s", "0.6"]
         options += ["--listen", "none"]
         started = subprocess.Popen(
-            [sys.executable, "-c", _AS_USER, *options, *arguments],
+            [sys.executable, "-c", AS_USER, *options, *arguments],
             env=self.env,
             stderr=subprocess.PIPE,
             text=True,
