@@ -102,16 +102,20 @@ def read_json_lines(path: str | Path) -> list[SpanRecord]:
         OtlpError: A line is not OTLP JSON.
         OSError: The file cannot be read.
     """
-    spans: list[SpanRecord] = []
+    return list(iter_json_lines(path))
+
+
+def iter_json_lines(path: str | Path) -> Iterator[SpanRecord]:
+    """The same, with one line in memory at a time."""
     with Path(path).open("rb") as lines:
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue
             try:
-                spans += records(parse_json(line))
+                spans = list(records(parse_json(line)))
             except (ValueError, TypeError, AttributeError, json_format.ParseError) as error:
                 raise OtlpError(f"{path}:{number} is not OTLP JSON: {error}") from error
-    return spans
+            yield from spans
 
 
 def _decode(body: bytes) -> ExportTraceServiceRequest:

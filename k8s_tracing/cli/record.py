@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
     from k8s_tracing.agent.export import Exporter, FileExporter, open_exporter
     from k8s_tracing.agent.recording import ended_in_order_by_signals, recording, run_program, send
     from k8s_tracing.agent.relay import Relay
-    from k8s_tracing.cli.read import print_trees, summary, wants_color
+    from k8s_tracing.cli.read import Counts, print_trees, wants_color
     from k8s_tracing.errors import AgentError
     from k8s_tracing.otlp import parse_request
 
@@ -85,7 +85,9 @@ def run(args: argparse.Namespace) -> int:
             print_trees(records, color=wants_color(args.color))
             sys.stdout.flush()
             if records:
-                _say(summary(records, relay.stats))
+                counts = Counts(stats=relay.stats)
+                counts.count(records)
+                _say(counts.summary())
         return status or (0 if sent else 1)
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from k8s_tracing import jaeger
 from k8s_tracing.cli import main
 from k8s_tracing.otlp import read_json_lines
 from tests.support.ctf import write_trace
@@ -61,13 +62,36 @@ def test_events(capsys):
 
 def test_json(capsys, tmp_path):
     """The output can be read again."""
-    main(["read", RECORDED, HOTROD, "--json"])
+    main(["read", RECORDED, HOTROD, "--to", "otlp-json"])
     out, _ = capsys.readouterr()
     path = tmp_path / "copy.jsonl"
     path.write_text(out, encoding="utf-8")
     assert len(out.splitlines()) == 2
     assert len(read_json_lines(path)) == 31
     assert set(json.loads(out.splitlines()[0])) == {"resourceSpans"}
+
+
+def test_jaeger_json(capsys):
+    main(["read", RECORDED, HOTROD, "--to", "jaeger-json"])
+    answer = json.loads(capsys.readouterr().out)
+    assert answer.keys() == jaeger.to_json([]).keys()
+    spans = sorted(read_json_lines(HOTROD), key=lambda span: span.start_time_ns)
+    (expected,) = jaeger.to_json(spans)["data"]
+    assert expected in answer["data"]
+    assert len(answer["data"]) == 2
+
+
+def test_perfetto(capsys):
+    main(["read", HOTROD, "--to", "perfetto"])
+    trace = json.loads(capsys.readouterr().out)
+    assert sum(event["ph"] == "X" for event in trace["traceEvents"]) == 27
+
+
+@pytest.mark.parametrize("form", ["otlp-json", "jaeger-json", "perfetto"])
+def test_nothing_is_something_that_can_be_read(capsys, form):
+    assert main(["read", HOTROD, "--trace-id", "0", "--to", form]) == 0
+    out = capsys.readouterr().out
+    assert not out or json.loads(out)
 
 
 def test_choice_of_traces(capsys):
@@ -80,7 +104,7 @@ def test_choice_of_traces(capsys):
 
 
 def test_nothing_of_that_trace(capsys):
-    assert main(["read", HOTROD, "--trace-id", "0", "--json"]) == 0
+    assert main(["read", HOTROD, "--trace-id", "0", "--to", "otlp-json"]) == 0
     out, err = capsys.readouterr()
     assert out == ""
     assert err == "spans: 0; traces: 0; unfinished: 0\n"
