@@ -224,10 +224,10 @@ class Spool:
 def _size_bytes(folder: Path) -> int:
     """What the files below a folder take; they may go meanwhile."""
     total = 0
-    for path in folder.rglob("*"):
-        with contextlib.suppress(FileNotFoundError):
-            if path.is_file():
-                total += path.stat().st_size
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                total += os.lstat(os.path.join(parent, name)).st_size  # noqa: PTH118  many, each second
     return total
 
 
