@@ -1,5 +1,6 @@
 """`k8s-tracing agent` as a program, and a receiver that can be down."""
 
+import gzip
 import http.server
 import json
 import signal
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from k8s_tracing.otlp import parse_request, read_json_lines
+from k8s_tracing.record import SpanRecord
 from tests.support.wait import wait_for
 
 # Nothing of these tests takes this long; a machine with other work may.
@@ -69,6 +71,7 @@ class Receiver:
 
     def __init__(self, port: int = 0) -> None:
         self.seen: Counter[int] = Counter()
+        self.spans: list[SpanRecord] = []
         self.down = False
         self.refused = 0
         receiver = self
@@ -81,7 +84,11 @@ class Receiver:
                 if receiver.down:
                     receiver.refused += 1
                 else:
-                    receiver.seen.update(int(span.span_id, 16) for span in parse_request(body))
+                    if self.headers.get("Content-Encoding") == "gzip":
+                        body = gzip.decompress(body)
+                    spans = parse_request(body)
+                    receiver.spans += spans
+                    receiver.seen.update(int(span.span_id, 16) for span in spans)
                 self.send_response(503 if receiver.down else 200)
                 self.send_header("Content-Length", "0")
                 self.end_headers()
