@@ -45,6 +45,8 @@ ALL = {
     "--private": ["p"],
     "--proc": ["/host/proc"],
     "--rotation-s": ["0.5"],
+    "--buffers": ["pid"],
+    "--buffer-memory": ["8Mi"],
     "--listen": ["0.0.0.0:1"],
     "--log-level": ["debug"],
 }
@@ -59,6 +61,8 @@ OPTIONS = main.Options(
     spool_max_age_s=5400.0,
     private=Path("p"),
     proc=Path("/host/proc"),
+    buffer_owner="pid",
+    buffer_memory_bytes=8 << 20,
     listen="0.0.0.0:1",
     log_level="debug",
 )
