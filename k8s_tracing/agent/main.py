@@ -26,7 +26,7 @@ from k8s_tracing.agent.metrics import Metrics
 from k8s_tracing.agent.pipeline import Pipeline
 from k8s_tracing.agent.progress import ERASE_LINE, ProgressLine
 from k8s_tracing.agent.relay import Process, Relay
-from k8s_tracing.agent.service import DRAIN_S
+from k8s_tracing.agent.service import DRAIN_S, DataPlane
 from k8s_tracing.agent.spool import Spool
 from k8s_tracing.agent.stopping import Stop
 from k8s_tracing.agent.supervisor import SessionStatus, Supervisor
@@ -61,8 +61,18 @@ class Options:
     log_level: str = "info"
 
 
-def run_agent(options: Options, environ: Mapping[str, str] = os.environ) -> int:
+def run_agent(
+    options: Options,
+    environ: Mapping[str, str] = os.environ,
+    *,
+    data_plane: DataPlane | None = None,
+) -> int:
     """Run until SIGTERM or SIGINT.
+
+    Args:
+        options: What to do.
+        environ: OpenTelemetry's variables.
+        data_plane: What is watched beside the applications.
 
     Returns:
         0; 1 if spans had to be left on disk.
@@ -108,6 +118,7 @@ def run_agent(options: Options, environ: Mapping[str, str] = os.environ) -> int:
                 deliveries,
                 stop,
                 progress,
+                data_plane=data_plane,
                 max_bytes=options.spool_max_bytes,
                 max_age_s=options.spool_max_age_s,
                 lifetimes=lifetimes,

@@ -17,7 +17,7 @@ from k8s_tracing.agent.outbox import Outbox
 from k8s_tracing.agent.relay import Loss, RelayStats
 from k8s_tracing.agent.room import Room
 from k8s_tracing.agent.sender import Sender
-from k8s_tracing.agent.service import Counts
+from k8s_tracing.agent.service import Counts, DataPlane
 from k8s_tracing.agent.spool import Spool
 from k8s_tracing.agent.supervisor import SessionStatus
 
@@ -70,6 +70,7 @@ class Sources:
     losses: Callable[[], Sequence[Loss]]
     replaced_identities: Callable[[], int]
     session: SessionStatus
+    data_plane: DataPlane | None = None
 
 
 class Metrics(Collector):
@@ -118,6 +119,8 @@ class Metrics(Collector):
         yield from _pipeline(self._sources)
         yield from _endpoints(self._sources)
         yield from _spool(self._sources)
+        if self._sources.data_plane is not None:
+            yield from _data_plane(self._sources.data_plane)
 
 
 def _pipeline(sources: Sources) -> Iterator[Metric]:
@@ -223,6 +226,17 @@ def _spool(sources: Sources) -> Iterator[Metric]:
     yield _counter(
         "spool_dropped_batches", "Relayed chunks removed for want of room.", room.dropped.batches
     )
+
+
+def _data_plane(data_plane: DataPlane) -> Iterator[Metric]:
+    families: dict[str, CounterMetricFamily | GaugeMetricFamily] = {}
+    for figure in data_plane.figures():
+        names = [name for name, _ in figure.labels]
+        family = CounterMetricFamily if figure.is_total else GaugeMetricFamily
+        if figure.name not in families:
+            families[figure.name] = family(f"{PREFIX}_{figure.name}", figure.text, labels=names)
+        families[figure.name].add_metric([value for _, value in figure.labels], figure.value)
+    yield from families.values()
 
 
 def _counter(name: str, text: str, value: float) -> Metric:

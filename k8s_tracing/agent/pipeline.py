@@ -16,7 +16,7 @@ from k8s_tracing.agent.progress import ProgressLine
 from k8s_tracing.agent.relay import Relay, RelayStats
 from k8s_tracing.agent.room import Room, limits_for
 from k8s_tracing.agent.sender import Sender
-from k8s_tracing.agent.service import Agent, resume
+from k8s_tracing.agent.service import Agent, DataPlane, resume
 from k8s_tracing.agent.spool import Spool
 from k8s_tracing.agent.stopping import Stop
 from k8s_tracing.agent.supervisor import SessionStatus
@@ -30,6 +30,7 @@ class Pipeline:
 
     Args:
         lifetimes: Of the processes that record; None: what they left open is not looked for.
+        data_plane: Where spans come from beside the spool.
         max_bytes: What the spool may take; None: what follows from the size of the disk. Likewise `max_age_s`.
 
     Attributes:
@@ -44,6 +45,7 @@ class Pipeline:
         stop: Stop,
         progress: ProgressLine,
         *,
+        data_plane: DataPlane | None = None,
         max_bytes: int | None = None,
         max_age_s: float | None = None,
         lifetimes: Lifetimes | None = None,
@@ -53,6 +55,7 @@ class Pipeline:
         self._relay = relay
         self._lifetimes = lifetimes
         self._stop = stop
+        self._data_plane = data_plane
         self._progress = progress
         # A copy for other threads: the relay itself belongs to the one that reads.
         self._stats = relay.stats
@@ -85,6 +88,7 @@ class Pipeline:
             self._senders,
             self._room,
             self._stop,
+            data_plane=self._data_plane,
             on_turn=lambda counts: self.turned(),
         )
         return self
@@ -129,6 +133,7 @@ class Pipeline:
             session=session,
             losses=lambda: self._losses,
             replaced_identities=replaced_identities,
+            data_plane=self._data_plane,
         )
 
     def run(self) -> None:
@@ -139,6 +144,8 @@ class Pipeline:
         """
         for sender in self._senders:
             sender.start()
+        if self._data_plane is not None:
+            self._data_plane.start()
         self._agent.run()
 
     def drain(self, *, finish: bool) -> bool:

@@ -68,6 +68,36 @@ class Relay(Protocol):
         """What the restored state covers."""
 
 
+class Figure(Protocol):
+    """One thing that is counted.
+
+    Attributes:
+        is_total: It only grows; else it is what is now.
+    """
+
+    name: str
+    text: str
+    value: float
+    labels: Sequence[tuple[str, str]]
+    is_total: bool
+
+
+class DataPlane(Protocol):
+    """What is seen between the services; k8s_tracing/dataplane/plane.py."""
+
+    def start(self) -> None:
+        """Begin to look."""
+
+    def collect(self) -> Iterable[Request]:
+        """What came in since the last call."""
+
+    def pass_on(self, body: bytes) -> tuple[bytes, int]:
+        """A request with what is known of the connections that its spans used, and how many spans that adds."""
+
+    def figures(self) -> Iterable[Figure]:
+        """What was counted."""
+
+
 @dataclass
 class Counts:
     """What the agent did since its start.
@@ -95,6 +125,7 @@ class Agent:
         senders: One for each endpoint.
         room: Keeps both within limits.
         stop: Ends `run`.
+        data_plane: Where spans come from as well, and what is known of connections.
         on_turn: Called after every chunk and every look into the spool.
     """
 
@@ -107,6 +138,7 @@ class Agent:
         room: Room,
         stop: Stop,
         *,
+        data_plane: DataPlane | None = None,
         poll_s: float = POLL_S,
         on_turn: Callable[[Counts], None] = lambda counts: None,
     ) -> None:
@@ -117,6 +149,7 @@ class Agent:
         self._senders = senders
         self._room = room
         self._stop = stop
+        self._data_plane = data_plane
         self._poll_s = poll_s
         self._on_turn = on_turn
         self._work: _Work | None = None
@@ -163,6 +196,9 @@ class Agent:
         """Relay every chunk that is there; False if time ran out, or the disk is full."""
         if self._work is not None and not self._go_on():
             return False
+        # First, so that what the spans of the chunks are joined with is known.
+        if not self._relay_data_plane():
+            return False
         for chunk in self._spool.chunks():
             if self._stop.expired:
                 return False
@@ -174,6 +210,16 @@ class Agent:
                 return False
             self._on_turn(self.counts)
         return True
+
+    def _relay_data_plane(self) -> bool:
+        """Relay what the data plane has; False if the disk is full."""
+        if self._data_plane is None:
+            return True
+        requests = list(self._data_plane.collect())
+        if not requests:
+            return True
+        self._work = _Work(None, iter(requests), self._outbox.begin())
+        return self._go_on()
 
     def _go_on(self) -> bool:
         """Relay the rest of the chunk in hand; False if the disk is full, and then it stays in hand.
@@ -209,7 +255,10 @@ class Agent:
         """Bring the chunk in hand into the outbox and the state; False if the disk is full."""
         try:
             while (request := work.next_request()) is not None:
-                work.writer.add(request.body, request.spans)
+                body, added = request.body, 0
+                if self._data_plane is not None:
+                    body, added = self._data_plane.pass_on(body)
+                work.writer.add(body, request.spans + added)
                 work.request = None
             work.batch = work.writer.complete()
             if work.batch is not None or not work.was_empty:

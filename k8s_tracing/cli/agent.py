@@ -17,13 +17,18 @@ import math
 import os
 import re
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from k8s_tracing.errors import AgentError
 
+if TYPE_CHECKING:
+    from k8s_tracing.dataplane.plane import DataPlane
+
 DEFAULT_SESSION = "k8s-tracing"
 DEFAULT_LISTEN = "127.0.0.1:4319"
+INGRESS_PORT = 5514
 VARIABLE_PREFIX = "K8S_TRACING_AGENT_"
 
 _UNITS = {"": 1} | {
@@ -55,6 +60,14 @@ def _positive(text: str) -> float:
     if not 0 < number < math.inf:
         raise argparse.ArgumentTypeError(f"not a positive number of seconds: {text}")
     return number
+
+
+def address(text: str) -> tuple[str, int]:
+    """Read HOST:PORT; an IPv6 address stands in brackets."""
+    host, _, port = text.strip().rpartition(":")
+    if not host or not port.isdecimal() or int(port) > 65535:
+        raise argparse.ArgumentTypeError(f"not HOST:PORT: {text}")
+    return host.strip("[]"), int(port)
 
 
 #: Every option and what argparse has to know of it. `action="append"`: one for each; in the variable, with spaces.
@@ -130,6 +143,28 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "help": f"serve /healthz, /readyz and /metrics here; none: nowhere (default: {DEFAULT_LISTEN}; with --private: "
         "a port that is free)",
     },
+    "--ingress-udp": {
+        "type": address,
+        "metavar": "HOST:PORT",
+        "help": "take the log lines of ingress proxies by UDP and make spans of them; `k8s-tracing ingress config` "
+        f"writes the proxies' configuration for 127.0.0.1:{INGRESS_PORT}",
+    },
+    "--ingress-tcp": {
+        "type": address,
+        "metavar": "HOST:PORT",
+        "help": "the same by TCP",
+    },
+    "--ingress-unix": {
+        "type": Path,
+        "metavar": "PATH",
+        "help": "the same by a datagram socket",
+    },
+    "--services": {
+        "type": Path,
+        "metavar": "FILE",
+        "help": "watch connections to Services and join them with the spans of both ends; FILE is a table of what the "
+        "Services are called (docs/how-to/trace-services.md). Needs CAP_NET_ADMIN in the node's network namespace",
+    },
     "--log-level": {
         "choices": ("debug", "info", "warning", "error"),
         "help": "(default: info)",
@@ -149,24 +184,41 @@ def run(args: argparse.Namespace) -> int:
 
     given = {flag: _value(flag, args, os.environ) for flag in OPTIONS}
     listen = given["--listen"] or ("127.0.0.1:0" if given["--private"] else DEFAULT_LISTEN)
-    return run_agent(
-        Options(
-            endpoints=tuple(given["--endpoint"] or ()),
-            protocol=given["--protocol"],
-            output_files=tuple(given["--output-file"] or ()),
-            spool=given["--spool"],
-            spool_max_bytes=given["--spool-max-bytes"],
-            spool_max_age_s=given["--spool-max-age"],
-            session=given["--session"] or DEFAULT_SESSION,
-            private=given["--private"],
-            proc=given["--proc"] or Path("/proc"),
-            rotation_s=given["--rotation-s"] or 1.0,
-            buffer_owner=given["--buffers"] or "uid",
-            buffer_memory_bytes=given["--buffer-memory"],
-            listen=None if listen == "none" else listen,
-            log_level=given["--log-level"] or "info",
-        )
+    options = Options(
+        endpoints=tuple(given["--endpoint"] or ()),
+        protocol=given["--protocol"],
+        output_files=tuple(given["--output-file"] or ()),
+        spool=given["--spool"],
+        spool_max_bytes=given["--spool-max-bytes"],
+        spool_max_age_s=given["--spool-max-age"],
+        session=given["--session"] or DEFAULT_SESSION,
+        private=given["--private"],
+        proc=given["--proc"] or Path("/proc"),
+        rotation_s=given["--rotation-s"] or 1.0,
+        buffer_owner=given["--buffers"] or "uid",
+        buffer_memory_bytes=given["--buffer-memory"],
+        listen=None if listen == "none" else listen,
+        log_level=given["--log-level"] or "info",
     )
+    with ExitStack() as stack:
+        return run_agent(options, data_plane=_data_plane(given, stack))
+
+
+def _data_plane(given: Mapping[str, Any], stack: ExitStack) -> DataPlane | None:
+    """What is watched beside the applications, as far as anything is."""
+    ingress = {name: given[f"--ingress-{name}"] for name in ("udp", "tcp", "unix")}
+    if not any(ingress.values()) and not given["--services"]:
+        return None
+    from k8s_tracing.dataplane.names import StaticNames
+    from k8s_tracing.dataplane.plane import DataPlane
+
+    names = StaticNames.from_file(given["--services"]) if given["--services"] else None
+    try:
+        return stack.enter_context(DataPlane(**ingress, names=names))
+    except OSError as error:
+        raise AgentError(
+            f"cannot take log lines at {', '.join(str(place) for place in ingress.values() if place)}: {error}"
+        ) from error
 
 
 def variable(flag: str) -> str:

@@ -1,18 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Connections to Services: heard from conntrack, written down, and joined with spans.
-
-What is heard is written as blocks of bytes, which wait on disk in order with the traces, so that each endpoint's
-pipeline joins the same flows with the same spans, whenever it comes to them:
-
-    k8st-flows-1      a line: the format
-    {...}             a line of JSON: what the Services and endpoints that occur are called
-    struct flow ...   _native/dataplane.cdef.txt, as the machine has it
-"""
+"""Connections to Services: heard from conntrack, and joined with spans; the binding of the C that does both."""
 
 from __future__ import annotations
 
 import ipaddress
-import json
 import os
 import struct
 from dataclasses import dataclass
@@ -21,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from k8s_tracing.dataplane.names import Names, Service
+from k8s_tracing.dataplane.names import Names
 from k8s_tracing.errors import K8sTracingError
 from k8s_tracing.libraries import load
 from k8s_tracing.otlp import resource_fields, span_fields
@@ -29,9 +20,10 @@ from k8s_tracing.otlp import resource_fields, span_fields
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-MAGIC = b"k8st-flows-1\n"
 BUFFER_BYTES = 16 << 20
 MAX_FLOWS = 256 * 1024
+
+_MAX_NAMED = 100_000
 
 #: Of a struct flow: virtual_ip, endpoint, virtual_port, endpoint_port.
 _PLACES = struct.Struct("=16x16s16s16x2xHH2x40x")
@@ -58,7 +50,6 @@ class Conntrack:
     """The conntrack events of the network namespace of the thread that makes it.
 
     Args:
-        names: What Services are called.
         buffer_bytes: How much the kernel may hold back for us; beyond the machine's limit with CAP_NET_ADMIN only.
         listens: False: there is no socket, messages come by `feed`.
 
@@ -66,10 +57,7 @@ class Conntrack:
         K8sTracingError: The kernel does not let us listen.
     """
 
-    def __init__(
-        self, names: Names, *, buffer_bytes: int = BUFFER_BYTES, listens: bool = True
-    ) -> None:
-        self._names = names
+    def __init__(self, *, buffer_bytes: int = BUFFER_BYTES, listens: bool = True) -> None:
         self._ffi, self._lib = load("dataplane")
         if not listens:
             self._conntrack = self._lib.conntrack_new()
@@ -99,13 +87,11 @@ class Conntrack:
             raise MemoryError
 
     def take(self) -> bytes:
-        """The flows told since the last call, as a block; empty if there are none."""
+        """The flows told since the last call, one `struct flow` after the other."""
         flows = self._ffi.new("const struct flow **")
         count = self._lib.conntrack_take(self._conntrack, flows)
-        if not count:
-            return b""
         size = self._ffi.sizeof("struct flow")
-        return write_block(bytes(self._ffi.buffer(flows[0], count * size)), self._names)
+        return bytes(self._ffi.buffer(flows[0], count * size)) if count else b""
 
     @property
     def stats(self) -> ConntrackStats:
@@ -150,24 +136,6 @@ def switch_on() -> list[str]:
     return problems
 
 
-def write_block(flows: bytes, names: Names) -> bytes:
-    """Put flows, and the names of what occurs in them, into a block."""
-    services, endpoints = set(), set()
-    for virtual_ip, endpoint, virtual_port, endpoint_port in _PLACES.iter_unpack(flows):
-        services.add((virtual_ip, virtual_port))
-        endpoints.add((endpoint, endpoint_port))
-    said: dict[str, Any] = {"services": [], "endpoints": []}
-    for address, port in services:
-        service = names.service(_text(address), port)
-        if service is not None:
-            said["services"].append([address.hex(), port, *service])
-    for address, port in endpoints:
-        attributes = names.endpoint(_text(address), port)
-        if attributes:
-            said["endpoints"].append([address.hex(), port, attributes])
-    return MAGIC + json.dumps(said, separators=(",", ":")).encode() + b"\n" + flows
-
-
 @lru_cache(maxsize=65536)
 def _text(address: bytes) -> str:
     parsed = ipaddress.IPv6Address(address)
@@ -193,36 +161,25 @@ class Join:
     """Joins flows with the spans that pass through it; use it from one thread at a time.
 
     Args:
+        names: What Services are called.
         max_flows: How many are remembered; the oldest go, counted.
     """
 
-    def __init__(self, *, max_flows: int = MAX_FLOWS) -> None:
-        self._known: set[str] = set()
+    def __init__(self, names: Names, *, max_flows: int = MAX_FLOWS) -> None:
+        self._names = names
+        self._named: dict[tuple[bytes, int], object] = {}
         self._ffi, self._lib = load("dataplane")
         self._join = self._lib.join_new(max_flows)
         if not self._join:
             raise MemoryError
 
-    def take_block(self, block: bytes) -> None:
-        """Take in a block of flows.
-
-        Raises:
-            K8sTracingError: It is none.
-        """
-        header, newline, rest = block.removeprefix(MAGIC).partition(b"\n")
-        size = self._ffi.sizeof("struct flow")
-        if not block.startswith(MAGIC) or not newline or len(rest) % size:
-            raise K8sTracingError("not a block of flows, or one of another version")
-        try:
-            said = json.loads(header)
-            for address, port, *service in said["services"]:
-                self._name_service(address, port, Service(*service))
-            for address, port, attributes in said["endpoints"]:
-                self._name_endpoint(address, port, attributes)
-        except (ValueError, TypeError, KeyError) as error:
-            raise K8sTracingError(f"the names in a block of flows are broken: {error}") from error
-        flows = self._ffi.from_buffer("struct flow[]", rest)
-        self._check(self._lib.join_flows(self._join, flows, len(rest) // size))
+    def add(self, flows: bytes) -> None:
+        """Take in flows, as `Conntrack.take` returns them."""
+        for virtual_ip, endpoint, virtual_port, endpoint_port in _PLACES.iter_unpack(flows):
+            self._name_service(virtual_ip, virtual_port)
+            self._name_endpoint(endpoint, endpoint_port)
+        array = self._ffi.from_buffer("struct flow[]", flows)
+        self._check(self._lib.join_flows(self._join, array, len(array)))
 
     def pass_on(self, body: bytes) -> tuple[bytes, int]:
         """Add to an `ExportTraceServiceRequest` what was found.
@@ -266,8 +223,9 @@ class Join:
     ) -> None:
         self.close()
 
-    def _name_service(self, address: str, port: int, service: Service) -> None:
-        if not self._is_new(f"{address} {port} {service}"):
+    def _name_service(self, address: bytes, port: int) -> None:
+        service = self._names.service(_text(address), port)
+        if service is None or not self._is_new((address, port), service):
             return
         resource = resource_fields(service.resource)
         fields = span_fields(service.name, service.attributes)
@@ -275,7 +233,7 @@ class Join:
         self._check(
             self._lib.join_service(
                 self._join,
-                bytes.fromhex(address),
+                address,
                 port,
                 resource,
                 len(resource),
@@ -286,21 +244,20 @@ class Join:
             )
         )
 
-    def _name_endpoint(self, address: str, port: int, attributes: dict[str, Any]) -> None:
-        if not self._is_new(f"{address} {port} {attributes}"):
+    def _name_endpoint(self, address: bytes, port: int) -> None:
+        endpoint = self._names.endpoint(_text(address), port)
+        if endpoint is None or not self._is_new((address, port), endpoint):
             return
-        fields = span_fields("", attributes)
-        self._check(
-            self._lib.join_endpoint(self._join, bytes.fromhex(address), port, fields, len(fields))
-        )
+        fields = span_fields("", endpoint)
+        self._check(self._lib.join_endpoint(self._join, address, port, fields, len(fields)))
 
-    def _is_new(self, said: str) -> bool:
-        """Is it not what was said last? Names are repeated in each block."""
-        if said in self._known:
+    def _is_new(self, place: tuple[bytes, int], said: object) -> bool:
+        """Is it another one than the last time? Names are asked for with every flow."""
+        if self._named.get(place) is said:
             return False
-        if len(self._known) > 100_000:
-            self._known.clear()
-        self._known.add(said)
+        if len(self._named) >= _MAX_NAMED:
+            self._named.clear()
+        self._named[place] = said
         return True
 
     def _check(self, status: int) -> None:

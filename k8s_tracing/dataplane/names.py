@@ -27,12 +27,12 @@ class Service(NamedTuple):
 
 
 class Names(Protocol):
-    """Where names come from; asked from one thread."""
+    """Where names come from; asked from one thread, with every flow. The same name is the same object."""
 
     def service(self, address: str, port: int) -> Service | None:
         """The Service with that virtual IP and port."""
 
-    def endpoint(self, address: str, port: int) -> dict[str, Any]:
+    def endpoint(self, address: str, port: int) -> dict[str, Any] | None:
         """Attributes of the endpoint at that address."""
 
 
@@ -100,9 +100,9 @@ class StaticNames:
         """The Service with that virtual IP and port."""
         return self._services.get((address, port))
 
-    def endpoint(self, address: str, port: int) -> dict[str, Any]:
+    def endpoint(self, address: str, port: int) -> dict[str, Any] | None:
         """Attributes of the endpoint at that address."""
-        return self._endpoints.get((address, port), {})
+        return self._endpoints.get((address, port))
 
     def _add(self, service: dict[str, Any]) -> None:
         for port in service["ports"]:

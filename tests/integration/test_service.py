@@ -35,7 +35,7 @@ def net(request: pytest.FixtureRequest) -> Iterator[ServiceNet]:
 @pytest.fixture
 def conntrack(net: ServiceNet) -> Iterator[Conntrack]:
     assert net.inside("node", switch_on) == []
-    with net.inside("node", lambda: Conntrack(StaticNames(NAMES))) as listening:
+    with net.inside("node", Conntrack) as listening:
         yield listening
 
 
@@ -67,7 +67,7 @@ def ask(net: ServiceNet, connections: int, requests: int = 1, pod: str = "client
 
 
 def heard(conntrack: Conntrack, flows: int) -> tuple[bytes, Any]:
-    """Read until that many flows were told; their block, and what is in it."""
+    """Read until that many flows were told; their bytes, and what is in them."""
 
     def enough() -> bool:
         conntrack.read()
@@ -77,7 +77,7 @@ def heard(conntrack: Conntrack, flows: int) -> tuple[bytes, Any]:
     block = conntrack.take()
     ffi, _ = load("dataplane")
     # The array and not a list: it keeps the memory that its elements lie in.
-    return block, ffi.from_buffer("struct flow[]", block.split(b"\n", 2)[2])
+    return block, ffi.from_buffer("struct flow[]", block)
 
 
 def text(address: Any) -> str:
@@ -132,8 +132,8 @@ def test_a_refused_connection_is_told(net: ServiceNet, conntrack: Conntrack) -> 
     assert all("error" in request for request in asked)
     block, flows = heard(conntrack, 3)
     assert [flow.outcome for flow in flows] == [1, 1, 1]
-    with Join() as join:
-        join.take_block(block)
+    with Join(StaticNames(NAMES)) as join:
+        join.add(block)
         body, count = join.flush()
     spans = parse_request(body)
     assert count == 3
@@ -204,8 +204,8 @@ def joined(block: bytes, asked: list[Any]) -> list[SpanRecord]:
         )
         spans += [callee, caller]
     out = []
-    with Join() as join:
-        join.take_block(block)
+    with Join(StaticNames(NAMES)) as join:
+        join.add(block)
         for at in range(0, len(spans), 512):
             body, _ = join.pass_on(to_request(spans[at : at + 512]))
             out += parse_request(body)
@@ -220,7 +220,7 @@ def _kernel_stamps() -> bool:
 
 
 def test_what_is_heard_is_of_the_namespace_of_the_thread_that_asked(net: ServiceNet) -> None:
-    with net.inside("client", lambda: Conntrack(StaticNames([]))) as elsewhere:
+    with net.inside("client", Conntrack) as elsewhere:
         ask(net, 2)
         time.sleep(0.2)
         elsewhere.read()

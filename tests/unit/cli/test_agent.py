@@ -1,6 +1,7 @@
 """Options of `k8s-tracing agent` and what becomes of them."""
 
 import argparse
+import contextlib
 import re
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 
 from k8s_tracing.agent import main
 from k8s_tracing.cli import agent
+from k8s_tracing.dataplane import names, plane
 from k8s_tracing.errors import AgentError
 
 PAGE = Path(__file__).parents[3] / "docs/reference/agent.md"
@@ -23,13 +25,23 @@ def parse(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> main.Options:
     parser = argparse.ArgumentParser()
     agent.add_arguments(parser)
     given: list[main.Options] = []
+    watched: list[dict[str, object]] = []
 
-    def run_agent(options: main.Options) -> int:
+    def watch(**parts: object) -> contextlib.AbstractContextManager[object]:
+        watched.append(parts)
+        return contextlib.nullcontext(object())
+
+    def run_agent(options: main.Options, data_plane: object = None) -> int:
         given.append(options)
+        assert bool(watched) == (data_plane is not None)
         return 7
 
     monkeypatch.setattr(main, "run_agent", run_agent)
+    monkeypatch.setattr(plane, "DataPlane", watch)
+    monkeypatch.setattr(names.StaticNames, "from_file", lambda path: path)
     assert agent.run(parser.parse_args(arguments)) == 7
+    if watched:
+        assert watched == [DATA_PLANE]
     (options,) = given
     return options
 
@@ -48,7 +60,17 @@ ALL = {
     "--buffers": ["pid"],
     "--buffer-memory": ["8Mi"],
     "--listen": ["0.0.0.0:1"],
+    "--ingress-udp": ["127.0.0.1:0"],
+    "--ingress-tcp": ["[::1]:0"],
+    "--ingress-unix": ["i"],
+    "--services": ["t"],
     "--log-level": ["debug"],
+}
+DATA_PLANE = {
+    "udp": ("127.0.0.1", 0),
+    "tcp": ("::1", 0),
+    "unix": Path("i"),
+    "names": Path("t"),
 }
 OPTIONS = main.Options(
     session="n",

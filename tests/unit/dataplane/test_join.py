@@ -10,9 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from k8s_tracing.dataplane.flows import Join, write_block
+from k8s_tracing.dataplane.flows import Join
 from k8s_tracing.dataplane.names import StaticNames
-from k8s_tracing.errors import K8sTracingError
 from k8s_tracing.libraries import load
 from k8s_tracing.otlp import parse_request, to_request
 from k8s_tracing.record import SpanRecord
@@ -73,10 +72,9 @@ def flow(
     }
 
 
-def block(*flows: dict[str, Any], names: StaticNames = NAMES) -> bytes:
+def block(*flows: dict[str, Any]) -> bytes:
     ffi, _ = load("dataplane")
-    array = ffi.new("struct flow[]", list(flows))
-    return write_block(bytes(ffi.buffer(array)), names)
+    return bytes(ffi.buffer(ffi.new("struct flow[]", list(flows))))
 
 
 def span(
@@ -142,8 +140,8 @@ def services(spans: list[SpanRecord]) -> list[SpanRecord]:
 
 
 def test_the_request_that_opened_a_connection_is_the_services_parent() -> None:
-    with Join() as join:
-        join.take_block(block(flow(new_ms=2)))
+    with Join(NAMES) as join:
+        join.add(block(flow(new_ms=2)))
         caller, service = passed(join, client(1, 9))
     assert caller.attributes["k8s_tracing.service.name"] == "default/web:http"
     assert caller.links == ()
@@ -172,8 +170,8 @@ def test_the_request_that_opened_a_connection_is_the_services_parent() -> None:
 def test_a_server_span_shows_whose_connection_it_is(server_first: bool) -> None:
     caller = span("CLIENT", 1, 9, f"{1:016x}")  # gRPC's clients do not know their address
     callee = server(4, 8)
-    with Join() as join:
-        join.take_block(block(flow(new_ms=2)))
+    with Join(NAMES) as join:
+        join.add(block(flow(new_ms=2)))
         first, second = (callee, caller) if server_first else (caller, callee)
         out = passed(join, first) + passed(join, second)
     [service] = services(out)
@@ -191,15 +189,15 @@ def test_masquerade_is_followed() -> None:
         network__peer__port=3564,
         network__local__port=8080,
     )
-    with Join() as join:
-        join.take_block(block(flow(new_ms=2, source=(NODE, 3564))))
+    with Join(NAMES) as join:
+        join.add(block(flow(new_ms=2, source=(NODE, 3564))))
         out = passed(join, span("CLIENT", 1, 9, f"{1:016x}"), callee)
     assert len(services(out)) == 1
 
 
 def test_later_requests_get_a_link_to_the_services_span() -> None:
-    with Join() as join:
-        join.take_block(block(flow(new_ms=2)))
+    with Join(NAMES) as join:
+        join.add(block(flow(new_ms=2)))
         [service] = services(passed(join, client(1, 9)))
         [second] = passed(join, client(20, 29, n=2))
         [third] = passed(join, server(21, 28, parent=2))
@@ -211,25 +209,25 @@ def test_later_requests_get_a_link_to_the_services_span() -> None:
 
 
 def test_a_request_that_found_the_connection_open_did_not_open_it() -> None:
-    with Join() as join:
-        join.take_block(block(flow(new_ms=2)))
+    with Join(NAMES) as join:
+        join.add(block(flow(new_ms=2)))
         out = passed(join, client(5, 9)) + passed(join, server(6, 8, parent=1))
         assert services(out) == []
         assert (join.stats.joined, join.stats.reused) == (0, 0)
 
 
 def test_a_server_span_alone_opens_nothing() -> None:
-    with Join() as join:
-        join.take_block(block(flow(new_ms=2)))
+    with Join(NAMES) as join:
+        join.add(block(flow(new_ms=2)))
         assert services(passed(join, server(4, 8, parent=77))) == []
-        join.take_block(block(flow(new_ms=2, outcome=3, closed_ms=9)))
-        join.take_block(block(flow(port=1, new_ms=400_000, identity=5)))
+        join.add(block(flow(new_ms=2, outcome=3, closed_ms=9)))
+        join.add(block(flow(port=1, new_ms=400_000, identity=5)))
         assert join.stats.unverified == 1
 
 
 def test_a_parent_of_another_trace_is_none() -> None:
-    with Join() as join:
-        join.take_block(block(flow(new_ms=2)))
+    with Join(NAMES) as join:
+        join.add(block(flow(new_ms=2)))
         out = passed(join, server(4, 8, trace="f" * 32)) + passed(
             join, span("CLIENT", 1, 9, f"{1:016x}")
         )
@@ -237,8 +235,8 @@ def test_a_parent_of_another_trace_is_none() -> None:
 
 
 def test_a_port_that_is_used_again_is_told_apart_by_time() -> None:
-    with Join() as join:
-        join.take_block(
+    with Join(NAMES) as join:
+        join.add(
             block(
                 flow(new_ms=2, outcome=3, closed_ms=10),
                 flow(new_ms=50, identity=2),
@@ -251,8 +249,8 @@ def test_a_port_that_is_used_again_is_told_apart_by_time() -> None:
 
 
 def test_two_connections_that_fit_are_joined_with_none() -> None:
-    with Join() as join:
-        join.take_block(block(flow(new_ms=2), flow(new_ms=3, identity=2)))
+    with Join(NAMES) as join:
+        join.add(block(flow(new_ms=2), flow(new_ms=3, identity=2)))
         out = passed(join, client(1, 9))
         assert (len(out), join.stats.ambiguous, out[0].links) == (1, 1, ())
         assert "k8s_tracing.service.name" not in out[0].attributes
@@ -265,8 +263,8 @@ def test_two_connections_that_fit_are_joined_with_none() -> None:
 def test_a_connection_that_failed_is_told_as_a_trace_of_its_own(
     outcome: int, after_ms: int, error: str, again: int | None
 ) -> None:
-    with Join() as join:
-        join.take_block(block(flow(new_ms=0, outcome=outcome, closed_ms=after_ms)))
+    with Join(NAMES) as join:
+        join.add(block(flow(new_ms=0, outcome=outcome, closed_ms=after_ms)))
         body, count = join.flush()
         [service] = parse_request(body)
         assert (count, join.stats.failed, join.flush()) == (1, 1, (b"", 0))
@@ -278,8 +276,8 @@ def test_a_connection_that_failed_is_told_as_a_trace_of_its_own(
 
 
 def test_a_flow_without_a_name_is_told_by_its_addresses() -> None:
-    with Join() as join:
-        join.take_block(block(flow(new_ms=2), names=StaticNames([])))
+    with Join(StaticNames([])) as join:
+        join.add(block(flow(new_ms=2)))
         caller, service = passed(join, client(1, 9))
     assert caller.attributes == client(1, 9).attributes
     assert (service.name, service.service_name) == ("service", "kubernetes-service")
@@ -291,8 +289,8 @@ def test_ipv6() -> None:
     caller = span(
         "CLIENT", 1, 9, f"{1:016x}", network__local__address="fd00::1", network__local__port=40000
     )
-    with Join() as join:
-        join.take_block(block(v6))
+    with Join(NAMES) as join:
+        join.add(block(v6))
         _, service = passed(join, caller)
     assert service.attributes["source.address"] == "fd00::1"
 
@@ -314,8 +312,8 @@ def test_nothing_of_a_request_is_lost_or_changed() -> None:
     ]
     joined = [client(1, 9, n=1000), client(20, 30, n=1001), server(21, 29, parent=1001, n=1002)]
     given_spans = spans[:250] + joined + spans[250:]
-    with Join() as join:
-        join.take_block(block(flow(new_ms=2)))
+    with Join(NAMES) as join:
+        join.add(block(flow(new_ms=2)))
         out = passed(join, *given_spans)
     added = {"k8s_tracing.service.name"}
     plain = [
@@ -335,8 +333,8 @@ def test_nothing_of_a_request_is_lost_or_changed() -> None:
 
 @given(st.binary(max_size=200))
 def test_what_is_no_request_passes_through(body: bytes) -> None:
-    with Join() as join:
-        join.take_block(block(flow(new_ms=2)))
+    with Join(NAMES) as join:
+        join.add(block(flow(new_ms=2)))
         assert join.pass_on(body)[0] == body
 
 
@@ -345,23 +343,15 @@ def test_a_damaged_request_does_no_harm(data: st.DataObject) -> None:
     body = bytearray(to_request([client(1, 9), server(2, 3)]))
     for _ in range(data.draw(st.integers(1, 5))):
         body[data.draw(st.integers(0, len(body) - 1))] = data.draw(st.integers(0, 255))
-    with Join() as join:
-        join.take_block(block(flow(new_ms=2)))
+    with Join(NAMES) as join:
+        join.add(block(flow(new_ms=2)))
         join.pass_on(bytes(body))
 
 
-@pytest.mark.parametrize(
-    "text", [b"", b"k8st-flows-1\n", b"k8st-flows-1\n{}\n", b"k8st-flows-2\n{}\n", b"x" * 300]
-)
-def test_a_block_that_is_none_is_refused(text: bytes) -> None:
-    with Join() as join, pytest.raises(K8sTracingError):
-        join.take_block(text)
-
-
 def test_flows_are_bounded() -> None:
-    with Join(max_flows=100) as join:
+    with Join(NAMES, max_flows=100) as join:
         for n in range(1000):
-            join.take_block(block(flow(port=1000 + n, new_ms=n, identity=n)))
+            join.add(block(flow(port=1000 + n, new_ms=n, identity=n)))
         assert (join.stats.open, join.stats.evicted) == (100, 900)
         assert services(passed(join, client(998, 1005, port=1999))) != []
 
@@ -390,9 +380,9 @@ def test_no_join_is_ever_wrong() -> None:
         busy_until[port] = at_ms
         flows.append(flow(40000 + port, new_ms, outcome=3, closed_ms=at_ms, identity=identity))
     out = []
-    with Join() as join:
+    with Join(NAMES) as join:
         for each in flows:
-            join.take_block(block(each))
+            join.add(block(each))
         rng.shuffle(spans)
         for at in range(0, len(spans), 50):
             out += passed(join, *spans[at : at + 50])
