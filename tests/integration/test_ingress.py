@@ -69,7 +69,11 @@ def ingress(request: pytest.FixtureRequest) -> Iterator[Ingress]:
     with (
         upstream() as behind,
         IngressReceiver(spans.extend, udp=("127.0.0.1", 0), batch_s=0.05) as receiver,
-        running(request.param, behind.port, receiver.addresses[0].removeprefix("udp://")) as proxy,
+        running(
+            request.param,
+            f"127.0.0.1:{behind.port}",
+            receiver.addresses[0].removeprefix("udp://"),
+        ) as proxy,
     ):
         receiver.start()
         yield Ingress(proxy, behind, receiver, spans)
@@ -202,7 +206,11 @@ def test_requests_that_queue_say_so() -> None:
     with (
         upstream() as behind,
         IngressReceiver(spans.extend, udp=("127.0.0.1", 0), batch_s=0.05) as receiver,
-        running("haproxy", behind.port, receiver.addresses[0].removeprefix("udp://")) as proxy,
+        running(
+            "haproxy",
+            f"127.0.0.1:{behind.port}",
+            receiver.addresses[0].removeprefix("udp://"),
+        ) as proxy,
         concurrent.futures.ThreadPoolExecutor(3) as pool,
     ):
         receiver.start()

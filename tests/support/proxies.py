@@ -9,7 +9,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,22 +106,41 @@ class Proxy:
         return f"http://127.0.0.1:{self.port}"
 
 
+def _here(command: list[str]) -> list[str]:
+    return command
+
+
 @contextmanager
-def running(kind: str, upstream_port: int, log_to: str) -> Iterator[Proxy]:
-    """Start HAProxy or nginx with our lines in its configuration."""
+def running(
+    kind: str,
+    live: str,
+    log_to: str,
+    *,
+    place: Callable[[list[str]], list[str]] = _here,
+    listens: Callable[[int], bool] | None = None,
+) -> Iterator[Proxy]:
+    """Start HAProxy or nginx with our lines in its configuration.
+
+    Args:
+        live: The upstream's address and port.
+        log_to: Where the receiver listens.
+        place: Makes of its command one that runs elsewhere, such as in a network namespace.
+        listens: Does it listen there, on that port?
+    """
+    listens = listens or _listens
     port, dead = free_ports(2)
     with tempfile.TemporaryDirectory(prefix="k8st-") as name:
         folder = Path(name)
         make = _haproxy if kind == "haproxy" else _nginx
-        config, command = make(folder, port, upstream_port, dead, log_to)
+        config, command = make(folder, port, live, dead, log_to)
         if shutil.which(command[0]) is None:
             raise FileNotFoundError(f"{kind} is not installed: run `make setup`")
         with (folder / "log").open("wb") as log:
-            process = subprocess.Popen(command, stdout=log, stderr=log)
+            process = subprocess.Popen(place(command), stdout=log, stderr=log)
         try:
             wait_for(
                 f"{kind} listens; it says {(folder / 'log').read_text()!r}",
-                lambda: _listens(port) or process.poll() is not None,
+                lambda: listens(port) or process.poll() is not None,
             )
             assert process.poll() is None, (folder / "log").read_text()
             yield Proxy(kind, port, config)
@@ -135,9 +154,7 @@ def _listens(port: int) -> bool:
         return client.connect_ex(("127.0.0.1", port)) == 0
 
 
-def _haproxy(
-    folder: Path, port: int, upstream_port: int, dead: int, log_to: str
-) -> tuple[Path, list[str]]:
+def _haproxy(folder: Path, port: int, live: str, dead: int, log_to: str) -> tuple[Path, list[str]]:
     config = folder / "haproxy.cfg"
     config.write_text(
         f"""global
@@ -157,24 +174,22 @@ frontend ingress
     use_backend single if {{ path /single }} or {{ path /slow }}
     default_backend live
 backend live
-    server live 127.0.0.1:{upstream_port}
+    server live {live}
 backend dead
     server dead 127.0.0.1:{dead}
 backend retried
     balance first
     option redispatch 1
     server dead 127.0.0.1:{dead}
-    server live 127.0.0.1:{upstream_port}
+    server live {live}
 backend single
-    server live 127.0.0.1:{upstream_port} maxconn 1
+    server live {live} maxconn 1
 """
     )
     return config, ["haproxy", "-db", "-f", str(config)]
 
 
-def _nginx(
-    folder: Path, port: int, upstream_port: int, dead: int, log_to: str
-) -> tuple[Path, list[str]]:
+def _nginx(folder: Path, port: int, live: str, dead: int, log_to: str) -> tuple[Path, list[str]]:
     config = folder / "nginx.conf"
     http_lines, location = nginx.snippets("ingress", log_to)
     (folder / "k8st-http.conf").write_text(http_lines)
@@ -194,8 +209,8 @@ http {{
 {temporary}
     include {folder}/k8st-http.conf;
     proxy_read_timeout 1s;
-    upstream live {{ server 127.0.0.1:{upstream_port}; keepalive 8; }}
-    upstream retried {{ server 127.0.0.1:{dead} max_fails=0; server 127.0.0.1:{upstream_port} backup; }}
+    upstream live {{ server {live}; keepalive 8; }}
+    upstream retried {{ server 127.0.0.1:{dead} max_fails=0; server {live} backup; }}
     server {{
         listen 127.0.0.1:{port};
         location / {{ proxy_pass http://live; proxy_set_header Connection ""; {include} }}

@@ -14,9 +14,8 @@ import secrets
 import shutil
 import subprocess
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -217,9 +216,11 @@ def _bridge(*words: str) -> None:
 
 
 @contextmanager
-def processes(commands: Sequence[Sequence[str]], cwd: Path | None = None) -> Iterator[None]:
+def processes(
+    commands: Sequence[Sequence[str]], env: Mapping[str, str] | None = None
+) -> Iterator[None]:
     """Programs in the background, ended at the end."""
-    started = [subprocess.Popen(command, cwd=cwd) for command in commands]
+    started = [subprocess.Popen(command, env=env) for command in commands]
     try:
         yield
     finally:

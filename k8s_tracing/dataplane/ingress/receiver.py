@@ -35,7 +35,7 @@ DEFAULT_PORT = 5514
 
 MAX_CONNECTIONS = 64
 BATCH_SPANS = 512
-BATCH_S = 1.0
+BATCH_S = 0.25  # what came through the proxy on one connection is joined by the first that is known
 BUFFER_BYTES = 8 << 20
 
 # How much is taken from one socket before the others get their turn.

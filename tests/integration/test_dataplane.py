@@ -1,0 +1,212 @@
+"""Two ingresses in front of one Service, on a node of network namespaces: one trace a request, every parent right."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from k8s_tracing.otlp import read_json_lines
+from k8s_tracing.record import SpanRecord
+from tests.support import proxies, service_net
+from tests.support.service_net import (
+    ENDPOINTS,
+    NAMES,
+    PODS,
+    PORT,
+    TARGET_PORT,
+    VIRTUAL_IP,
+    ServiceNet,
+)
+from tests.support.wait import wait_for
+
+APP = str(Path(__file__).parent / "apps/service_app.py")
+LOG_TO = "10.244.0.1:5514"
+PATIENCE_S = 90.0
+MS = 1_000_000
+
+
+class Node:
+    """An agent on the node, a HAProxy and an nginx in one pod, the Service's endpoints in two."""
+
+    def __init__(self, net: ServiceNet, folder: Path, stack: ExitStack) -> None:
+        self.net = net
+        self.output = folder / "spans.jsonl"
+        names = folder / "services.json"
+        names.write_text(json.dumps({"services": NAMES}))
+        env = {name: value for name, value in os.environ.items() if not name.startswith("OTEL_")}
+        command = [sys.executable, "-m", "k8s_tracing", "agent", "--private", str(folder / "agent")]
+        command += ["--output-file", str(self.output), "--ingress-udp", LOG_TO]
+        command += ["--services", str(names)]
+        log = stack.enter_context((folder / "agent.log").open("wb"))
+        self.agent = subprocess.Popen(net.command("node", *command), stderr=log, env=env)
+        stack.callback(self.end)
+        ready = folder / "agent/env.json"
+        wait_for(
+            "the agent is ready",
+            lambda: ready.exists() or self.agent.poll() is not None,
+            PATIENCE_S,
+        )
+        assert self.agent.poll() is None, (folder / "agent.log").read_text()
+        env |= json.loads(ready.read_text())["environment"]
+        for pod, address in zip(("one", "two"), ENDPOINTS, strict=True):
+            serve = [sys.executable, APP, f"web-{pod}", address, str(TARGET_PORT)]
+            stack.enter_context(service_net.processes([net.command(pod, *serve)], env=env))
+        for address in ENDPOINTS:
+            wait_for(
+                f"{address} listens", lambda a=address: self._listens(a, TARGET_PORT), PATIENCE_S
+            )
+        self.ports = {
+            kind: stack.enter_context(
+                proxies.running(
+                    kind,
+                    f"{VIRTUAL_IP}:{PORT}",
+                    LOG_TO,
+                    place=lambda command: net.command("client", *command),
+                    listens=lambda port: self._listens("127.0.0.1", port),
+                )
+            ).port
+            for kind in ("haproxy", "nginx")
+        }
+
+    def _listens(self, address: str, port: int) -> bool:
+        def connects() -> bool:
+            with socket.socket() as client:
+                return client.connect_ex((address, port)) == 0
+
+        return self.net.inside("client", connects)
+
+    def ask(self, kind: str, numbers: range, *, connections: int) -> None:
+        """Ask through a proxy for /NUMBER, over some connections at the same time."""
+
+        def some(first: int) -> None:
+            client = http.client.HTTPConnection("127.0.0.1", self.ports[kind], timeout=60)
+            for number in numbers[first::connections]:
+                client.request("GET", f"/{number}")
+                assert client.getresponse().read() == b"ok"
+            client.close()
+
+        with ThreadPoolExecutor(connections) as pool:
+            list(pool.map(lambda n: self.net.inside("client", lambda: some(n)), range(connections)))
+
+    def end(self) -> list[SpanRecord]:
+        """End the agent in order; all that it sent."""
+        if self.agent.poll() is None:
+            self.agent.terminate()
+            assert self.agent.wait(PATIENCE_S) == 0
+        return read_json_lines(self.output) if self.output.exists() else []
+
+
+@pytest.fixture
+def node() -> Iterator[Node]:
+    with (
+        tempfile.TemporaryDirectory(prefix="k8st-") as name,
+        service_net.service_net() as net,
+        ExitStack() as stack,
+    ):
+        folder = Path(name)
+        folder.chmod(0o711)
+        yield Node(net, folder, stack)
+
+
+def test_every_request_is_one_trace_through_ingress_service_and_endpoint(node: Node) -> None:
+    requests = {"haproxy": range(2_500), "nginx": range(2_500, 5_000)}
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda kind: node.ask(kind, requests[kind], connections=4), requests))
+    spans = node.end()
+    traces: dict[str, dict[str, list[SpanRecord]]] = {}
+    for span in spans:
+        traces.setdefault(span.trace_id, {}).setdefault(_role(span), []).append(span)
+    assert len(traces) == 5_000
+    endpoints = dict(zip(("web-one", "web-two"), ENDPOINTS, strict=True))
+    seen: Counter[str] = Counter()
+    services = linked_requests = 0
+    connections = set()
+    for roles in traces.values():
+        assert {role: len(found) for role, found in roles.items() if role != "service"} == {
+            "ingress server": 1,
+            "ingress client": 1,
+            "endpoint": 1,
+        }
+        (server,), (client,), (endpoint,) = (
+            roles[role] for role in ("ingress server", "ingress client", "endpoint")
+        )
+        assert client.parent_span_id == server.span_id
+        assert endpoint.parent_span_id == client.span_id
+        assert endpoint.attributes["url.path"] == server.attributes["url.path"]
+        _encloses(server, client, endpoint)
+        kind = "haproxy" if "haproxy.frontend" in server.attributes else "nginx"
+        number = int(str(server.attributes["url.path"]).removeprefix("/"))
+        assert number in requests[kind]
+        seen[kind] += 1
+        for service in roles.get("service", ()):
+            services += 1
+            assert service.parent_span_id == client.span_id
+            assert service.name == "service default/web:http"
+            assert service.attributes["k8s_tracing.service.endpoints"] == 2
+            assert service.attributes["network.peer.address"] == endpoints[endpoint.service_name]
+            assert service.attributes["source.address"] == PODS["client"]
+            assert service.attributes["source.port"] == endpoint.attributes["network.peer.port"]
+            assert endpoint.links == ()
+        connections.add(endpoint.attributes["network.peer.port"])
+        # A request that passes before the one that opened its connection is known has no link.
+        for link in endpoint.links:
+            linked_requests += 1
+            opened = traces[link.trace_id]["service"]
+            [linked] = [service for service in opened if service.span_id == link.span_id]
+            assert linked.attributes["source.port"] == endpoint.attributes["network.peer.port"]
+    assert seen == {"haproxy": 2_500, "nginx": 2_500}
+    assert services == len(connections)
+    assert linked_requests > 2_500
+
+
+def _encloses(server: SpanRecord, client: SpanRecord, endpoint: SpanRecord) -> None:
+    # HAProxy's clock is of its event loop: it may lag by what a turn takes.
+    slack_ns = 20 * MS
+    assert server.start_time_ns <= client.start_time_ns <= endpoint.start_time_ns + slack_ns
+    assert endpoint.end_time_ns <= client.end_time_ns + slack_ns
+    assert client.end_time_ns <= server.end_time_ns
+
+
+def _role(span: SpanRecord) -> str:
+    if span.scope_name == "k8s_tracing.service":
+        return "service"
+    if span.scope_name == "k8s_tracing.ingress":
+        return f"ingress {span.kind.lower()}"
+    return "endpoint"
+
+
+def test_the_metrics_count_what_was_seen(node: Node) -> None:
+    node.ask("haproxy", range(20), connections=2)
+    ready: dict[str, Any] = json.loads((node.output.parent / "agent/env.json").read_text())
+    health = str(ready["health"])
+
+    def metrics() -> dict[str, float]:
+        text = node.net.run("node", "curl", "-s", f"{health}/metrics")
+        pairs = (line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+        return {name.removeprefix("k8s_tracing_agent_"): float(value) for name, value in pairs}
+
+    wait_for(
+        "the lines are counted",
+        lambda: metrics().get('ingress_lines_total{outcome="span"}') == 20,
+        PATIENCE_S,
+    )
+    found = wait_for(
+        "the requests are joined",
+        lambda: m if (m := metrics())["service_reused_total"] else None,
+        PATIENCE_S,
+    )
+    assert found['service_joins_total{outcome="joined"}'] >= 1
+    assert found["service_ambiguous_total"] == found["conntrack_overflows_total"] == 0
