@@ -88,6 +88,9 @@ class DataPlane(Protocol):
     def start(self) -> None:
         """Begin to look."""
 
+    def stop(self) -> None:
+        """Look no longer; what came in so far can still be collected."""
+
     def collect(self) -> Iterable[Request]:
         """What came in since the last call."""
 
@@ -184,6 +187,8 @@ class Agent:
         Returns:
             False if time ran out; what was not delivered is still on disk.
         """
+        if self._data_plane is not None:
+            self._data_plane.stop()
         relayed = self._relay_chunks()
         if relayed and finish:
             self._work = _Work(None, iter(self._relay.finish()), self._outbox.begin())

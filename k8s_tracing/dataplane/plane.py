@@ -108,6 +108,15 @@ class DataPlane:
             self._thread.start()
             log.info("connections to Services are taken from conntrack")
 
+    def stop(self) -> None:
+        """Take nothing more in; what had come can still be collected."""
+        self._stopping.set()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        if self._ingress is not None:
+            self._ingress.stop()
+
     def collect(self) -> Iterator[Request]:
         """What came in since the last call; the agent's thread calls this and `pass_on`."""
         if self._conntrack is not None and self._join is not None:
@@ -172,9 +181,7 @@ class DataPlane:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._stopping.set()
-        if self._thread is not None:
-            self._thread.join()
+        self.stop()
         self._stack.close()
 
     def _take(self, spans: Sequence[SpanRecord]) -> None:
@@ -189,7 +196,9 @@ class DataPlane:
     def _listen(self) -> None:
         conntrack = self._conntrack
         assert conntrack is not None
-        while not self._stopping.is_set():
-            if select.select([conntrack], [], [], _POLL_S)[0]:
+        stopping = False
+        while not stopping:
+            stopping = self._stopping.is_set()  # and then what is there is read once more
+            if select.select([conntrack], [], [], 0 if stopping else _POLL_S)[0]:
                 with self._lock:
                     conntrack.read()

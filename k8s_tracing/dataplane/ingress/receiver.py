@@ -37,6 +37,7 @@ MAX_CONNECTIONS = 64
 BATCH_SPANS = 512
 BATCH_S = 0.25  # what came through the proxy on one connection is joined by the first that is known
 BUFFER_BYTES = 8 << 20
+LAST_S = 5.0  # in which what has arrived is still read after the end
 
 # How much is taken from one socket before the others get their turn.
 _MAX_DATAGRAMS = 256
@@ -121,21 +122,32 @@ class IngressReceiver:
 
     def run(self) -> None:
         """Receive until it is closed."""
-        while not self._stopping:
-            for key, _ in self._selector.select(timeout=self._batch_s / 2):
-                if key.data is not None:
-                    key.data(key.fileobj)
+        deadline_s: float | None = None
+        while deadline_s is None or time.monotonic() < deadline_s:
+            if self._stopping and deadline_s is None:
+                deadline_s = time.monotonic() + LAST_S
+            waits_s = self._batch_s / 2 if deadline_s is None else 0
+            ready = [key for key, _ in self._selector.select(waits_s) if key.data is not None]
+            for key in ready:
+                key.data(key.fileobj)
             if len(self._spans) >= BATCH_SPANS or time.monotonic() - self._since >= self._batch_s:
                 self._flush()
+            if deadline_s is not None and not ready:
+                break
         self._flush()
 
-    def close(self) -> None:
-        """Stop listening; what came in is handed on first."""
+    def stop(self) -> None:
+        """End `run`; what has arrived by then is handed on first."""
         self._stopping = True
         with contextlib.suppress(OSError):
             self._wake.send(b"!")
         if self._thread is not None:
             self._thread.join()
+            self._thread = None
+
+    def close(self) -> None:
+        """Stop, and listen no longer."""
+        self.stop()
         for key in list(self._selector.get_map().values()):
             assert isinstance(key.fileobj, socket.socket)
             key.fileobj.close()
