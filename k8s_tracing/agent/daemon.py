@@ -37,7 +37,7 @@ from k8s_tracing.agent.daemon_process import (
     stop_group,
     wait_until,
 )
-from k8s_tracing.agent.lttng import Control, program
+from k8s_tracing.agent.lttng import Control, program, version
 from k8s_tracing.agent.waking import let_sleep, wake_applications
 from k8s_tracing.errors import SessionError
 
@@ -66,6 +66,8 @@ class PrivateDaemon:
 
     Args:
         directory: Holds the daemon's home `lttng/`; made when missing.
+        app_socket_dir: Put the socket for applications into this folder, which then is all that they need to reach:
+            the folder that containers share. There it has the name that liblttng-ust looks for in /var/run/lttng.
         start_timeout_s: How long it may take until it is ready.
 
     Attributes:
@@ -73,8 +75,15 @@ class PrivateDaemon:
         control: Commands to this daemon.
     """
 
-    def __init__(self, directory: Path, *, start_timeout_s: float = START_TIMEOUT_S) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        app_socket_dir: Path | None = None,
+        start_timeout_s: float = START_TIMEOUT_S,
+    ) -> None:
         self.directory = directory.absolute()
+        self._app_socket = app_socket_dir and app_socket_dir.absolute() / _app_socket_name()
         self.control = Control()
         self.env: dict[str, str] = {}
         self._start_timeout_s = start_timeout_s
@@ -163,8 +172,16 @@ class PrivateDaemon:
         for folder in (home, home / ".lttng"):
             self.grant(folder)
         self._short_home = short
+        if self._app_socket is not None:
+            self._make(self._app_socket.parent, mode=0o755)  # applications look what is in it
+            self.grant(self._app_socket.parent)
         self.env = {
-            "LTTNG_HOME": str(short),
+            # Read from LTTng 2.14 on; up to 2.13 the folder has to be mounted on /var/run/lttng.
+            **(
+                {"LTTNG_UST_APP_PATH": str(self._app_socket.parent)}
+                if self._app_socket
+                else {"LTTNG_HOME": str(short)}
+            ),
             # A program that ends soon must not be through before it is registered: what it recorded until then would
             # be lost. Waits no longer than it takes.
             "LTTNG_UST_REGISTER_TIMEOUT": "10000",
@@ -183,9 +200,16 @@ class PrivateDaemon:
         as_user = [f"--reuid={uid}", f"--regid={uid}", "--clear-groups"] if uid is not None else []
         words = [*_outside_tracing_group(), setpriv, "--pdeathsig=TERM", *as_user]
         words += [sessiond, "--no-kernel"]
+        if self._app_socket is not None:
+            words.append(f"--apps-sock={self._app_socket}")
         self._process = spawn(words, self.control.command_env(), self._log_path)
         await_ready(
-            short / ".lttng", self._process, self._log_path, self._start_timeout_s, str(self)
+            short / ".lttng",
+            self._process,
+            self._log_path,
+            self._start_timeout_s,
+            str(self),
+            app_sockets=self._app_socket and self._app_socket.parent,
         )
         if uid is not None:
             self._woken += wake_applications()
@@ -194,12 +218,12 @@ class PrivateDaemon:
     def _log_path(self) -> Path:
         return self.directory / "lttng-sessiond.log"
 
-    def _make(self, folder: Path) -> None:
+    def _make(self, folder: Path, *, mode: int = 0o711) -> None:
         try:
             folder.mkdir(parents=True)
         except FileExistsError:
             return
-        folder.chmod(0o711)
+        folder.chmod(mode)
         self._made.append(folder)
 
     def _short(self, home: Path) -> Path:
@@ -243,6 +267,8 @@ class PrivateDaemon:
             stop_group(self._process.pid, self._process, hard=self.is_expendable)
             self._process = None
             self._log_path.unlink(missing_ok=True)
+            if self._app_socket is not None:
+                self._app_socket.unlink(missing_ok=True)
         let_sleep(self._woken)
         self._woken.clear()
         if self._home is not None:
@@ -375,6 +401,11 @@ def _run_folder() -> Path:
     if os.geteuid() == 0:
         return Path("/var/run/lttng")
     return Path(os.environ.get("LTTNG_HOME") or os.environ.get("HOME") or "/") / ".lttng"
+
+
+def _app_socket_name() -> str:
+    """The name in which liblttng-ust of the daemon's release looks for a daemon: the protocol's generation."""
+    return f"lttng-ust-sock-{11 if version() >= (2, 15) else 8}"
 
 
 def _sockets_fit(home: Path) -> bool:

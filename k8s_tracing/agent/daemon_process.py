@@ -139,9 +139,27 @@ def spawn(words: list[str], env: dict[str, str], log_path: Path) -> subprocess.P
 
 
 def await_ready(
-    folder: Path, process: subprocess.Popen[bytes], log_path: Path, timeout_s: float, what: str
+    folder: Path,
+    process: subprocess.Popen[bytes],
+    log_path: Path,
+    timeout_s: float,
+    what: str,
+    *,
+    app_sockets: Path | None = None,
 ) -> None:
-    """Wait until the daemon listens to commands and to applications; about 20 ms on an idle machine."""
+    """Wait until the daemon listens to commands and to applications; about 20 ms on an idle machine.
+
+    Args:
+        folder: Where its sockets are.
+        process: The daemon.
+        log_path: What it writes.
+        timeout_s: How long to wait.
+        what: Its name in errors.
+        app_sockets: Where the socket for applications is, if elsewhere.
+
+    Raises:
+        SessionError: It ended, or was not ready in time.
+    """
 
     def ready() -> bool:
         if process.poll() is not None:
@@ -150,7 +168,9 @@ def await_ready(
             )
         clients = folder / "client-lttng-sessiond"
         # The number in the name is the generation of the protocol: 8 up to LTTng 2.14, 11 from 2.15.
-        return _listens(clients) and any(map(_listens, folder.glob("lttng-ust-sock-*")))
+        return _listens(clients) and any(
+            map(_listens, (app_sockets or folder).glob("lttng-ust-sock-*"))
+        )
 
     if not wait_until(ready, timeout_s):
         raise SessionError(

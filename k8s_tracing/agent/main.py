@@ -57,6 +57,7 @@ class Options:
     proc: Path = Path("/proc")
     buffer_owner: Owner = "uid"
     buffer_memory_bytes: int | None = None
+    app_socket_dir: Path | None = None
     listen: str | None = None
     log_level: str = "info"
 
@@ -127,7 +128,11 @@ def run_agent(
         # From here on a signal ends us in order; a daemon that is starting must not be left behind.
         stack.enter_context(_stopped_by_signals(stop))
         private = options.private
-        daemon = HostDaemon(spool.root) if private is None else PrivateDaemon(private)
+        daemon: PrivateDaemon | HostDaemon
+        if private is None:
+            daemon = HostDaemon(spool.root)
+        else:
+            daemon = PrivateDaemon(private, app_socket_dir=options.app_socket_dir)
         supervisor = stack.enter_context(
             Supervisor(
                 options.session,

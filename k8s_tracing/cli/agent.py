@@ -122,6 +122,12 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "help": "the node's proc file system, by which processes' pods and containers are found (default: /proc; in a "
         "container without the node's PID namespace: where the node's is mounted)",
     },
+    "--app-socket-dir": {
+        "type": Path,
+        "metavar": "DIR",
+        "help": "with --private: put the socket for applications into DIR, the one folder that containers need, which "
+        "mount it on /var/run/lttng",
+    },
     "--rotation-s": {
         "type": _positive,
         "metavar": "SECONDS",
@@ -193,6 +199,7 @@ def run(args: argparse.Namespace) -> int:
         spool_max_age_s=given["--spool-max-age"],
         session=given["--session"] or DEFAULT_SESSION,
         private=given["--private"],
+        app_socket_dir=given["--app-socket-dir"],
         proc=given["--proc"] or Path("/proc"),
         rotation_s=given["--rotation-s"] or 1.0,
         buffer_owner=given["--buffers"] or "uid",

@@ -69,6 +69,15 @@ def test_a_daemon_leaves_nothing_behind(folder: Path) -> None:
     assert shared_memory() <= before
 
 
+def test_the_socket_for_applications_can_be_in_a_folder_that_has_nothing_else(folder: Path) -> None:
+    with PrivateDaemon(folder / "own", app_socket_dir=folder / "shared"):
+        [socket] = (folder / "shared").iterdir()
+        assert socket.name in ("lttng-ust-sock-8", "lttng-ust-sock-11")
+        assert socket.stat().st_mode & 0o777 == 0o666  # any user's application may register
+        assert not list((folder / "own").rglob("lttng-ust-sock-*"))
+    assert not (folder / "shared").exists()
+
+
 def test_the_folder_of_a_caller_stays(folder: Path) -> None:
     (folder / "mine").touch()
     with PrivateDaemon(folder):

@@ -56,6 +56,7 @@ ALL = {
     "--session": ["n"],
     "--private": ["p"],
     "--proc": ["/host/proc"],
+    "--app-socket-dir": ["a"],
     "--rotation-s": ["0.5"],
     "--buffers": ["pid"],
     "--buffer-memory": ["8Mi"],
@@ -85,6 +86,7 @@ OPTIONS = main.Options(
     proc=Path("/host/proc"),
     buffer_owner="pid",
     buffer_memory_bytes=8 << 20,
+    app_socket_dir=Path("a"),
     listen="0.0.0.0:1",
     log_level="debug",
 )
