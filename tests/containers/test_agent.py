@@ -17,7 +17,7 @@ from tests.support.docker import Docker
 from tests.support.jaeger import JaegerQuery
 from tests.support.wait import wait_for
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = pytest.mark.timeout(1500)
 
 CONFINED = ("--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges")
 AGENT_UID, APPLICATION_UID = 10001, 20001

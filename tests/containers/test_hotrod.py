@@ -16,7 +16,7 @@ from tests.support.images import REPOSITORY
 from tests.support.jaeger import JaegerQuery
 from tests.support.wait import wait_for
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = pytest.mark.timeout(1500)
 
 PROJECT = "hotrod"
 COMPOSE = ("compose", "--file", REPOSITORY / "examples" / "hotrod" / "compose.yaml")
