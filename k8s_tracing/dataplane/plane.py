@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from k8s_tracing.dataplane import figures
 from k8s_tracing.dataplane.flows import Conntrack, Join, switch_on
 from k8s_tracing.dataplane.ingress.receiver import IngressReceiver
 from k8s_tracing.dataplane.names import Names
@@ -37,22 +38,6 @@ class Request:
 
     body: bytes
     spans: int
-
-
-@dataclass(slots=True)
-class Figure:
-    """One thing that is counted, for /metrics.
-
-    Attributes:
-        labels: Names and values.
-        is_total: It only grows; else it is what is now.
-    """
-
-    name: str
-    text: str
-    value: float
-    labels: Sequence[tuple[str, str]] = ()
-    is_total: bool = True
 
 
 class DataPlane:
@@ -137,40 +122,14 @@ class DataPlane:
         """Add to a request what is known of the connections that its spans used; and how many spans that adds."""
         return (body, 0) if self._join is None else self._join.pass_on(body)
 
-    def figures(self) -> Iterable[Figure]:
+    def figures(self) -> Iterable[figures.Figure]:
         """What was counted."""
         if self._ingress is not None:
-            counts = self._ingress.counts
-            text = "Log lines of ingress proxies, by what became of them."
-            outcomes = {"span": counts.exchanges, "unsampled": counts.unsampled}
-            outcomes |= {"overflowed": counts.overflowed, "refused": counts.refused.total()}
-            for outcome, value in outcomes.items():
-                yield Figure("ingress_lines", text, value, (("outcome", outcome),))
-            text = "Spans of ingress proxies for which there was no room."
-            yield Figure("ingress_dropped_spans", text, self._dropped)
+            yield from figures.of_ingress(self._ingress.counts, self._dropped)
         if self._conntrack is not None and self._join is not None:
             with self._lock:
                 heard = self._conntrack.stats
-            text = "Connections to Services that were established or failed."
-            yield Figure("service_connections", text, heard.flows)
-            text = "Connections to Services whose beginning was not seen."
-            yield Figure("service_incomplete", text, heard.incomplete)
-            text = (
-                "Times that the kernel dropped conntrack events because they were not read in time."
-            )
-            yield Figure("conntrack_overflows", text, heard.overflows)
-            text = "Connections to Services that are open."
-            yield Figure("service_open", text, heard.open, is_total=False)
-            joined = self._join.stats
-            text = "Connections to Services, by whether the request that opened them was found."
-            outcomes = {"joined": joined.joined, "failed": joined.failed}
-            outcomes |= {"unverified": joined.unverified, "evicted": joined.evicted}
-            for outcome, value in outcomes.items():
-                yield Figure("service_joins", text, value, (("outcome", outcome),))
-            text = "Requests that more than one connection fits; they are joined with none."
-            yield Figure("service_ambiguous", text, joined.ambiguous)
-            text = "Requests on a connection to a Service that another one had opened."
-            yield Figure("service_reused", text, joined.reused)
+            yield from figures.of_services(heard, self._join.stats)
 
     def __enter__(self) -> Self:
         return self

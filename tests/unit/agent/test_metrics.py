@@ -17,6 +17,9 @@ from k8s_tracing.agent.relay import Relay
 from k8s_tracing.agent.spool import Spool
 from k8s_tracing.agent.stopping import Stop
 from k8s_tracing.agent.supervisor import SessionStatus
+from k8s_tracing.dataplane import figures
+from k8s_tracing.dataplane.flows import ConntrackStats, JoinStats
+from k8s_tracing.dataplane.ingress.receiver import Counts
 from tests.support.ctf import write_trace
 from tests.support.spans import announced, end, start
 
@@ -46,6 +49,26 @@ class Silent:
         return False
 
 
+class Watching:
+    """A data plane that has seen nothing."""
+
+    def start(self) -> None:
+        pass
+
+    def stop(self) -> None:
+        pass
+
+    def collect(self) -> list[Any]:
+        return []
+
+    def pass_on(self, body: bytes) -> tuple[bytes, int]:
+        return body, 0
+
+    def figures(self) -> Iterator[figures.Figure]:
+        yield from figures.of_ingress(Counts(), 0)
+        yield from figures.of_services(ConntrackStats(*[0] * 7), JoinStats(*[0] * 9))
+
+
 @pytest.fixture
 def metrics(tmp_path: Path) -> Iterator[Metrics]:
     """After three chunks: spans that were refused, rejected in part and taken; an empty chunk, and a bad one."""
@@ -58,7 +81,9 @@ def metrics(tmp_path: Path) -> Iterator[Metrics]:
     with (
         Spool(tmp_path) as spool,
         Relay() as relay,
-        Pipeline(spool, relay, [delivery], stop, progress, max_bytes=12345678) as pipeline,
+        Pipeline(
+            spool, relay, [delivery], stop, progress, data_plane=Watching(), max_bytes=12345678
+        ) as pipeline,
     ):
         archives = spool.new_session() / "archives"
         write_trace(archives / "x-0/ust", [[*announced(), start(1), end(1), end(9)]])

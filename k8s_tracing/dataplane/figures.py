@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the data plane counts, as figures for /metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from k8s_tracing.dataplane.flows import ConntrackStats, JoinStats
+from k8s_tracing.dataplane.ingress.receiver import Counts
+
+
+@dataclass(slots=True)
+class Figure:
+    """One thing that is counted.
+
+    Attributes:
+        labels: Names and values.
+        is_total: It only grows; else it is what is now.
+    """
+
+    name: str
+    text: str
+    value: float
+    labels: Sequence[tuple[str, str]] = ()
+    is_total: bool = True
+
+
+def of_ingress(counts: Counts, dropped_spans: int) -> Iterator[Figure]:
+    """What became of the log lines of ingress proxies."""
+    text = "Log lines of ingress proxies, by what became of them."
+    yield from _by_outcome(
+        "ingress_lines",
+        text,
+        span=counts.exchanges,
+        unsampled=counts.unsampled,
+        overflowed=counts.overflowed,
+        refused=counts.refused.total(),
+    )
+    text = "Spans of ingress proxies for which there was no room."
+    yield Figure("ingress_dropped_spans", text, dropped_spans)
+
+
+def of_services(heard: ConntrackStats, joined: JoinStats) -> Iterator[Figure]:
+    """What became of the connections to Services."""
+    text = "Connections to Services that were established or failed."
+    yield Figure("service_connections", text, heard.flows)
+    text = "Connections to Services that are open."
+    yield Figure("service_open", text, heard.open, is_total=False)
+    text = "Connections to Services whose beginning was not seen."
+    yield Figure("service_incomplete", text, heard.incomplete)
+    text = "Times that the kernel dropped conntrack events because they were not read in time."
+    yield Figure("conntrack_overflows", text, heard.overflows)
+    text = "Connections to Services, by whether the request that opened them was found."
+    yield from _by_outcome(
+        "service_joins",
+        text,
+        joined=joined.joined,
+        failed=joined.failed,
+        unverified=joined.unverified,
+        evicted=joined.evicted,
+    )
+    text = "Requests that more than one connection fits; they are joined with none."
+    yield Figure("service_ambiguous", text, joined.ambiguous)
+    text = "Requests on a connection to a Service that another one had opened."
+    yield Figure("service_reused", text, joined.reused)
+
+
+def _by_outcome(name: str, text: str, **values: float) -> Iterator[Figure]:
+    for outcome, value in values.items():
+        yield Figure(name, text, value, (("outcome", outcome),))
