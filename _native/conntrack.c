@@ -1,14 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
  * Conntrack's events of a network namespace -> flows: TCP connections whose destination was
- * translated. Source of the format: Linux, include/uapi/linux/netfilter/nfnetlink_conntrack.h.
+ * translated.
  *
  * The NEW event has the decision already: the reply's source is the endpoint. Linux 6.14 and newer
  * stamp each event (net.netfilter.nf_conntrack_timestamp=1); else the time of receipt counts.
  */
-#include "dataplane.h"
+#include "conntrack_event.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
 #include <linux/netfilter/nf_conntrack_common.h>
 #include <linux/netfilter/nf_conntrack_tcp.h>
@@ -16,7 +15,6 @@
 #include <linux/netfilter/nfnetlink_conntrack.h>
 #include <linux/netlink.h>
 #include <netinet/in.h>
-#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -29,8 +27,6 @@
 #ifndef SOL_NETLINK
 #define SOL_NETLINK 270
 #endif
-#define TIMESTAMP_EVENT 27 /* CTA_TIMESTAMP_EVENT, since Linux 6.14 */
-
 #define RECEIVE_BYTES (256 * 1024)
 #define RECEIVES_MAX 64 /* in one call: the caller has other things to do as well */
 #define OPEN_MAX (256 * 1024)
@@ -60,22 +56,6 @@ struct conntrack {
 	struct bytes taken;
 	struct conntrack_stats stats;
 	uint8_t *buffer;
-};
-
-/* What one message says. */
-struct event {
-	struct flow flow;
-	uint8_t protocol;
-	uint32_t status;
-	uint8_t tcp_state;
-	bool has_tcp_state;
-	int64_t time_ns;
-};
-
-struct attribute {
-	uint16_t type;
-	const uint8_t *data;
-	size_t size;
 };
 
 struct conntrack *conntrack_new(void)
@@ -156,154 +136,6 @@ void conntrack_free(struct conntrack *conntrack)
 int conntrack_fd(const struct conntrack *conntrack)
 {
 	return conntrack->fd;
-}
-
-/* The attribute that stands at `*at`, which moves behind it; false at the end or where none is. */
-static bool take_attribute(const uint8_t **at, const uint8_t *end, struct attribute *attribute)
-{
-	struct nlattr header;
-
-	if (end - *at < NLA_HDRLEN)
-		return false;
-	memcpy(&header, *at, sizeof(header));
-	if (header.nla_len < NLA_HDRLEN || header.nla_len > end - *at)
-		return false;
-	attribute->type = header.nla_type & NLA_TYPE_MASK;
-	attribute->data = *at + NLA_HDRLEN;
-	attribute->size = header.nla_len - NLA_HDRLEN;
-	*at += NLA_ALIGN(header.nla_len) < end - *at ? NLA_ALIGN(header.nla_len) : end - *at;
-	return true;
-}
-
-static uint32_t number32(const struct attribute *attribute)
-{
-	uint32_t value;
-
-	if (attribute->size < sizeof(value))
-		return 0;
-	memcpy(&value, attribute->data, sizeof(value));
-	return ntohl(value);
-}
-
-static uint16_t number16(const struct attribute *attribute)
-{
-	uint16_t value;
-
-	if (attribute->size < sizeof(value))
-		return 0;
-	memcpy(&value, attribute->data, sizeof(value));
-	return ntohs(value);
-}
-
-static void put_address(uint8_t *to, const struct attribute *attribute)
-{
-	static const uint8_t mapped[12] = {[10] = 0xff, 0xff};
-
-	if (attribute->size == 4) {
-		memcpy(to, mapped, sizeof(mapped));
-		memcpy(to + 12, attribute->data, 4);
-	} else if (attribute->size == 16) {
-		memcpy(to, attribute->data, 16);
-	}
-}
-
-static void read_addresses(const struct attribute *addresses, uint8_t *from, uint8_t *to)
-{
-	const uint8_t *at = addresses->data;
-	struct attribute attribute;
-
-	while (take_attribute(&at, addresses->data + addresses->size, &attribute)) {
-		if (attribute.type == CTA_IP_V4_SRC || attribute.type == CTA_IP_V6_SRC)
-			put_address(from, &attribute);
-		else if (attribute.type == CTA_IP_V4_DST || attribute.type == CTA_IP_V6_DST)
-			put_address(to, &attribute);
-	}
-}
-
-static void read_ports(const struct attribute *ports, struct event *event, uint16_t *from,
-		       uint16_t *to)
-{
-	const uint8_t *at = ports->data;
-	struct attribute attribute;
-
-	while (take_attribute(&at, ports->data + ports->size, &attribute)) {
-		if (attribute.type == CTA_PROTO_NUM && attribute.size)
-			event->protocol = *attribute.data;
-		else if (attribute.type == CTA_PROTO_SRC_PORT)
-			*from = number16(&attribute);
-		else if (attribute.type == CTA_PROTO_DST_PORT)
-			*to = number16(&attribute);
-	}
-}
-
-static void read_tuple(const struct attribute *tuple, struct event *event, bool reply)
-{
-	const uint8_t *at = tuple->data;
-	struct flow *flow = &event->flow;
-	struct attribute attribute;
-
-	while (take_attribute(&at, tuple->data + tuple->size, &attribute)) {
-		if (attribute.type == CTA_TUPLE_IP)
-			read_addresses(&attribute, reply ? flow->endpoint : flow->client,
-				       reply ? flow->source : flow->virtual_ip);
-		else if (attribute.type == CTA_TUPLE_PROTO)
-			read_ports(&attribute, event,
-				   reply ? &flow->endpoint_port : &flow->client_port,
-				   reply ? &flow->source_port : &flow->virtual_port);
-	}
-}
-
-/* Find an attribute two levels down. */
-static void read_tcp_state(const struct attribute *info, struct event *event)
-{
-	const uint8_t *at = info->data;
-	struct attribute tcp, attribute;
-
-	while (take_attribute(&at, info->data + info->size, &tcp)) {
-		const uint8_t *inner = tcp.data;
-
-		if (tcp.type != CTA_PROTOINFO_TCP)
-			continue;
-		while (take_attribute(&inner, tcp.data + tcp.size, &attribute)) {
-			if (attribute.type == CTA_PROTOINFO_TCP_STATE && attribute.size) {
-				event->tcp_state = *attribute.data;
-				event->has_tcp_state = true;
-			}
-		}
-	}
-}
-
-static void read_event(const uint8_t *at, const uint8_t *end, struct event *event)
-{
-	struct attribute attribute;
-	uint64_t time_ns;
-
-	while (take_attribute(&at, end, &attribute)) {
-		switch (attribute.type) {
-		case CTA_TUPLE_ORIG:
-			read_tuple(&attribute, event, false);
-			break;
-		case CTA_TUPLE_REPLY:
-			read_tuple(&attribute, event, true);
-			break;
-		case CTA_STATUS:
-			event->status = number32(&attribute);
-			break;
-		case CTA_PROTOINFO:
-			read_tcp_state(&attribute, event);
-			break;
-		case CTA_ID:
-			event->flow.id = number32(&attribute);
-			break;
-		case TIMESTAMP_EVENT:
-			if (attribute.size != sizeof(time_ns))
-				break;
-			memcpy(&time_ns, attribute.data, sizeof(time_ns));
-			event->time_ns = be64toh(time_ns);
-			event->flow.kernel_times = 1;
-			break;
-		}
-	}
 }
 
 /* Conntrack's id is of 32 bits and made from the connection's address: alone it may come again. */
@@ -450,7 +282,7 @@ static int take_event(struct conntrack *conntrack, const struct nlmsghdr *header
 {
 	struct event event = {.time_ns = received_ns};
 
-	read_event(body, after, &event);
+	conntrack_event_read(body, after, &event);
 	if (event.protocol != IPPROTO_TCP)
 		return 0;
 	switch (NFNL_MSG_TYPE(header->nlmsg_type)) {
