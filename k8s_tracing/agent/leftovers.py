@@ -11,25 +11,27 @@ reads there meanwhile. Whatever moment this is interrupted at, the next call goe
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
-import re
 import shutil
 import struct
 import subprocess
+import time
 from pathlib import Path
 
 from k8s_tracing.agent.buffers import SHARED_MEMORY
+from k8s_tracing.agent.chunks import ARCHIVES, UNFINISHED, chunk_number
 from k8s_tracing.agent.lttng import program
 from k8s_tracing.errors import SessionError
 
 log = logging.getLogger(__name__)
 
-ARCHIVES = "archives"
-
 _BUFFERS = ".buffers"
-_UNFINISHED = "unfinished-"
 _CRASH_TIMEOUT_S = 60.0
+
+_QUIET_S = 1.0
+_MAX_QUIET_WAIT_S = 10.0
 
 # The head of every packet that LTTng writes, on every architecture (ctf-1.8, lttng-ust 2.13 to 2.15): magic, uuid,
 # stream_id, stream_instance_id, timestamp_begin, timestamp_end, content_size, packet_size; the sizes in bits.
@@ -73,7 +75,7 @@ def collect(output: Path, shm: Path | None) -> int:
             continue
         _end_at_whole_packets(whole)
         archives.mkdir(exist_ok=True)
-        whole.rename(archives / f"{_UNFINISHED}{_next_number(archives, part)}")
+        whole.rename(archives / f"{UNFINISHED}{_next_number(archives, part)}")
         made += 1
     for place in places:
         shutil.rmtree(place, ignore_errors=True)
@@ -85,6 +87,23 @@ def move_away(shm: Path) -> None:
     if shm.is_dir():
         shutil.rmtree(_away(shm), ignore_errors=True)
         shm.rename(_away(shm))
+
+
+def await_quiet(output: Path) -> None:
+    """Wait until the daemon has written out what it can."""
+
+    def size_bytes() -> int:
+        total = 0
+        for path in output.rglob("*"):
+            with contextlib.suppress(FileNotFoundError):
+                total += path.stat().st_size
+        return total
+
+    deadline = time.monotonic() + _MAX_QUIET_WAIT_S
+    before = -1
+    while (now := size_bytes()) != before and time.monotonic() < deadline:
+        before = now
+        time.sleep(_QUIET_S)
 
 
 def _away(shm: Path) -> Path:
@@ -171,10 +190,5 @@ def _end_at_whole_packets(chunk: Path) -> None:
 
 def _next_number(archives: Path, part: Path) -> int:
     """LTTng's number for this chunk where it has one, and in any case one more than all that are there."""
-    numbers = [_trailing_number(path.name) for path in archives.iterdir()]
-    return max([_trailing_number(part.name), *(number + 1 for number in numbers)])
-
-
-def _trailing_number(name: str) -> int:
-    match = re.search(r"-(\d+)$", name)
-    return int(match[1]) if match else 0
+    numbers = [chunk_number(path.name) or 0 for path in archives.iterdir()]
+    return max([chunk_number(part.name) or 0, *(number + 1 for number in numbers)])

@@ -13,15 +13,21 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
+from k8s_tracing.agent.chunks import chunk_folders
 from k8s_tracing.agent.daemon import PrivateDaemon
 from k8s_tracing.agent.export import Delivery, Exporter
-from k8s_tracing.agent.relay import Relay, Request, trace_folders
+from k8s_tracing.agent.leftovers import await_quiet, collect, shared_folder
+from k8s_tracing.agent.relay import Relay, Request
 from k8s_tracing.agent.session import Session
 from k8s_tracing.agent.stopping import Stop
 from k8s_tracing.errors import AgentError
 
 # How long a receiver may be unwilling before the spans are given up: there is no spool to leave them in.
 SEND_TIMEOUT_S = 10.0
+
+# Stopping takes the daemon some 10 ms, unless the program was killed in the middle of an event: then it takes for ever.
+# Nothing is lost either way, so this is only how long the user waits.
+STOP_TIMEOUT_S = 3.0
 
 _FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
@@ -33,37 +39,51 @@ class Recording:
         env: What a program needs in its environment to be recorded.
     """
 
-    def __init__(self, env: Mapping[str, str], session: Session) -> None:
-        self.env = dict(env)
+    def __init__(self, daemon: PrivateDaemon, session: Session) -> None:
+        self.env = dict(daemon.env)
+        self._daemon = daemon
         self._session = session
 
     def finish(self, relay: Relay) -> list[Request]:
         """Stop recording and return all spans, those without an end included."""
-        self._session.finish()
-        trace = self._session.output
-        if not trace_folders(trace):  # no program that could record was started
-            return []
-        return [*relay.read(trace), *relay.finish()]
+        output = self._session.output
+        collect(output, None if self.stop() else self._session.shm)
+        requests = [request for chunk in chunk_folders(output) for request in relay.read(chunk)]
+        return [*requests, *relay.finish()]
+
+    def stop(self) -> bool:
+        """Stop recording; returns False if there is something in the buffers that the daemon could not put on disk."""
+        if not self._session.finish(timeout_s=STOP_TIMEOUT_S):
+            self._daemon.is_expendable = True
+            await_quiet(self._session.output)
+        return not self._daemon.is_expendable
 
 
 @contextmanager
 def recording() -> Iterator[Recording]:
     """Make everything ready to record; no process, session or file of it is left after the block."""
     folder = Path(tempfile.mkdtemp(prefix="k8s-tracing-"))
+    buffers = shared_folder(folder)
     try:
         folder.chmod(0o711)  # programs of other users, and root's daemon, pass through
         with PrivateDaemon(folder / "daemon") as daemon:
             output = folder / "trace"
-            output.mkdir()
-            daemon.grant(output)
-            session = Session("record", output, daemon.control)
+            shm = buffers / "trace"
+            for made in (output, buffers, shm):
+                made.mkdir()
+                made.chmod(0o711)
+            for written in (output, shm):
+                daemon.grant(written)
+            session = Session("record", output, daemon.control, shm=shm)
             session.start()
+            recorded = Recording(daemon, session)
             try:
-                yield Recording(daemon.env, session)
+                yield recorded
             finally:
-                session.finish()
+                recorded.stop()
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        for left in (folder, buffers):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def run_program(command: Sequence[str], env: Mapping[str, str]) -> int:

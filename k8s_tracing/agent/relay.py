@@ -7,14 +7,13 @@ out one request at a time, so that memory does not grow with the size of a chunk
 
 from __future__ import annotations
 
-import calendar
-import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from k8s_tracing.agent.chunks import chunk_duration_ns, trace_folders
 from k8s_tracing.errors import RelayError
 from k8s_tracing.libraries import load
 
@@ -301,50 +300,6 @@ class Relay:
             text: Any = self._ffi.string(self._lib.relay_error(self._relay))
             raise RelayError(text.decode(errors="replace"))
         return status
-
-
-def trace_folders(path: Path) -> list[Path]:
-    """The LTTng trace folders at or below a folder, in a stable order: those that have a file `metadata`."""
-    return sorted(metadata.parent for metadata in path.rglob("metadata") if metadata.is_file())
-
-
-def chunk_folders(path: Path) -> list[Path]:
-    """The chunks at or below a folder, oldest first; a trace that was never rotated is one chunk.
-
-    LTTng names a chunk by its times and its number, and puts a folder `ust` into it.
-    """
-    chunks = {_chunk_of(folder, path) for folder in trace_folders(path)}
-    return sorted(chunks, key=lambda chunk: [int(n) for n in re.findall(r"\d+", chunk.name)])
-
-
-def chunk_duration_ns(path: Path) -> int:
-    """How long a chunk was recorded, by LTTng's name for it: BEGIN-END-NUMBER, in whole seconds; 0 if it says nothing.
-
-    A difference, not a time: what the time of day was set by in between is the only error, and the next chunk has none.
-    """
-    found = re.fullmatch(f"{_TIME}-{_TIME}-[0-9]+", path.name)
-    if not found:
-        return 0
-    numbers = [int(text) for text in found.groups()]
-    try:
-        return (_seconds(*numbers[8:]) - _seconds(*numbers[:8])) * 10**9
-    except ValueError:
-        return 0
-
-
-_TIME = "([0-9]{4})([0-9]{2})([0-9]{2})T([0-9]{2})([0-9]{2})([0-9]{2})([+-][0-9]{2})([0-9]{2})"
-
-
-def _seconds(*numbers: int) -> int:
-    """Seconds since the Unix epoch, of the numbers of such a time."""
-    *time, zone_hours, zone_minutes = numbers
-    sign = -1 if zone_hours < 0 else 1
-    return calendar.timegm((*time, 0, 0, 0)) - 3600 * zone_hours - 60 * sign * zone_minutes
-
-
-def _chunk_of(folder: Path, top: Path) -> Path:
-    parts = folder.relative_to(top).parts
-    return top.joinpath(*parts[: parts.index("ust")]) if "ust" in parts else folder
 
 
 def is_valid_fields(message: str, fields: bytes) -> bool:

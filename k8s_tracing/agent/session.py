@@ -128,19 +128,24 @@ class Session:
         if not self._exists:
             return True
         self._exists = False
+        left = [self.pause, self.drop]
         try:
             self._control.run("stop", self.name, timeout_s=timeout_s)
+            left = [self.drop]
             # Rotates once more if the session was ever rotated, and waits until that chunk is archived.
             self._control.run("destroy", self.name, timeout_s=timeout_s)
         except SessionError as error:
             log.warning(
-                "session %s is removed without waiting for its last spans: %s", self.name, error
+                "session %s does not end, as when a process was killed in the middle of an event: %s",
+                self.name,
+                "what its buffers hold is fetched" if self.shm else "what its buffers hold is lost",
             )
-            for abandon in (self.pause, self.drop):
+            log.info("%s", error)
+            for abandon in left:
                 try:
                     abandon(timeout_s=timeout_s)
                 except SessionError as again:
-                    log.warning("%s", again)
+                    log.info("%s", again)
             return False
         return True
 

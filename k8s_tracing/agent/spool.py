@@ -25,7 +25,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from k8s_tracing.agent.leftovers import ARCHIVES, collect, shared_folder
+from k8s_tracing.agent.chunks import ARCHIVES, chunk_number
+from k8s_tracing.agent.leftovers import collect, shared_folder
 from k8s_tracing.errors import AgentError
 
 log = logging.getLogger(__name__)
@@ -159,7 +160,7 @@ class Spool:
         found: list[Chunk] = []
         for session in self._sessions():
             with contextlib.suppress(FileNotFoundError):  # nothing was archived yet
-                names = sorted((path.name for path in (session / ARCHIVES).iterdir()), key=_number)
+                names = sorted((path.name for path in (session / ARCHIVES).iterdir()), key=_age)
                 found += [Chunk(session / ARCHIVES / name) for name in names]
         return found
 
@@ -239,13 +240,10 @@ def _time_ns(name: str) -> int:
     return 0
 
 
-def _number(name: str) -> tuple[bool, int, str]:
-    """Sort key of a chunk's name, BEGIN-END-NUMBER: the number, as the times go back when the clock is set back.
-
-    One without a number comes last in its session.
-    """
-    number = name.rpartition("-")[2]
-    return not number.isdigit(), int(number) if number.isdigit() else 0, name
+def _age(name: str) -> tuple[bool, int, str]:
+    """Sort key of a chunk's name: its number; one without a number comes last in its session."""
+    number = chunk_number(name)
+    return number is None, number or 0, name
 
 
 def _take(path: Path) -> int:

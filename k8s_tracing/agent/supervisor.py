@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING
 from k8s_tracing.agent.buffers import SHARED_MEMORY, Buffers, free_shared_memory_bytes
 from k8s_tracing.agent.daemon import HostDaemon, PrivateDaemon
 from k8s_tracing.agent.daemon_process import is_running
-from k8s_tracing.agent.leftovers import collect, shared_folder
+from k8s_tracing.agent.leftovers import await_quiet, collect, shared_folder
 from k8s_tracing.agent.session import FoundSession, Session, find_session, list_sessions
 from k8s_tracing.agent.spool import Spool
 from k8s_tracing.errors import SessionError
@@ -54,9 +54,6 @@ _ASK_TIMEOUT_S = 10.0
 
 # Each keeps its buffers in memory for as long as the daemon runs.
 _MAX_ABANDONED = 8
-
-_QUIET_S = 1.0
-_MAX_QUIET_WAIT_S = 10.0
 
 _FIRST_BACKOFF_S = 0.2
 _MAX_BACKOFF_S = 30.0
@@ -225,7 +222,7 @@ class Supervisor:
         self.status.recording = False
         if session is not None and not session.finish(timeout_s=_ASK_TIMEOUT_S):
             self._daemon.is_expendable = True
-            _await_quiet(session.output)
+            await_quiet(session.output)
 
     def _clear_up(self) -> None:
         """Nobody records any more: all is made into chunks, and the buffers' folders are removed."""
@@ -342,7 +339,7 @@ class Supervisor:
         self._collect(old)
 
     def _collect(self, old: Session) -> None:
-        _await_quiet(old.output)
+        await_quiet(old.output)
         made = collect(old.output, old.shm)
         log.info("%d chunks were made of what session %s left", made, old)
 
@@ -395,20 +392,3 @@ class Supervisor:
                     self._buffers.owner_bytes() >> 20,
                 )
             self._warned_of_memory = short
-
-
-def _await_quiet(output: Path) -> None:
-    """Wait until the daemon has written out what it can."""
-
-    def size_bytes() -> int:
-        total = 0
-        for path in output.rglob("*"):
-            with contextlib.suppress(FileNotFoundError):
-                total += path.stat().st_size
-        return total
-
-    deadline = time.monotonic() + _MAX_QUIET_WAIT_S
-    before = -1
-    while (now := size_bytes()) != before and time.monotonic() < deadline:
-        before = now
-        time.sleep(_QUIET_S)

@@ -120,7 +120,8 @@ def _read(paths: Sequence[Path], counts: Counts) -> Iterator[Iterable[SpanRecord
 
 
 def _read_folders(folders: Sequence[Path], counts: Counts) -> Iterator[Iterable[SpanRecord]]:
-    from k8s_tracing.agent.relay import Relay, chunk_folders
+    from k8s_tracing.agent.chunks import chunk_folders
+    from k8s_tracing.agent.relay import Relay
 
     chunks = [chunk for folder in folders for chunk in chunk_folders(folder)]
     if not chunks:

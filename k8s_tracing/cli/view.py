@@ -153,7 +153,8 @@ def _read_folder(path: Path) -> Iterator[ExportTraceServiceRequest]:
     """What can be read of a damaged trace is shown, with a word on stderr."""
     from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-    from k8s_tracing.agent.relay import Relay, chunk_folders
+    from k8s_tracing.agent.chunks import chunk_folders
+    from k8s_tracing.agent.relay import Relay
 
     chunks = chunk_folders(path)
     if not chunks:

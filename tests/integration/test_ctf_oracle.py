@@ -13,7 +13,8 @@ from uuid import UUID
 
 import pytest
 
-from k8s_tracing.agent.relay import Relay, chunk_folders
+from k8s_tracing.agent.chunks import chunk_folders
+from k8s_tracing.agent.relay import Relay
 from tests.support.bt2text import Event as Judged
 from tests.support.ctf import LAYOUTS, Event, Style, write_trace
 from tests.support.lttng import SessionDaemon, read_trace

@@ -5,11 +5,16 @@ import pty
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from k8s_tracing.agent.leftovers import shared_folder
+from k8s_tracing.agent.recording import recording
+from k8s_tracing.agent.relay import Relay
+from k8s_tracing.cli import main
 from k8s_tracing.otlp import read_json_lines
 from tests.integration import producer
 from tests.integration.producer import no_producer_left  # noqa: F401
@@ -23,12 +28,14 @@ PATIENCE_S = 60.0
 
 @pytest.fixture
 def temp(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Where the command makes its temporary folder."""
+    """Where the command makes its temporary folder, also when a test calls it in this process."""
+    producer.program()
     for name in list(os.environ):
         if name.startswith(("OTEL_", "K8S_TRACING_")):
             monkeypatch.delenv(name)
     with open_folder() as folder:
         monkeypatch.setenv("TMPDIR", str(folder))
+        monkeypatch.setattr(tempfile, "tempdir", str(folder))
         yield folder
 
 
@@ -69,11 +76,13 @@ def test_spans_go_to_a_file(temp: Path) -> None:
     assert sorted(int(span.span_id, 16) for span in read_json_lines(file)) == list(range(1, 101))
 
 
-def test_a_receiver_that_is_not_there_is_said(temp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_receiver_that_is_not_there_is_said(
+    temp: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("k8s_tracing.agent.recording.SEND_TIMEOUT_S", 1.0)
     url = f"http://127.0.0.1:{free_port()}"
-    done = record("--endpoint", url, "--", str(producer.program()), "1", "5", "0")
-    assert done.returncode == 1
-    assert "0 spans of 5" in done.stderr
+    assert main(["record", "--endpoint", url, "--", str(producer.program()), "1", "5", "0"]) == 1
+    assert "0 spans of 5" in capfd.readouterr().err
     assert list(temp.iterdir()) == []
 
 
@@ -84,6 +93,27 @@ def test_the_exit_status_is_the_programs(temp: Path, script: str, status: int) -
     done = record("--", "sh", "-c", script)
     assert done.returncode == status
     assert "no spans were recorded" in done.stderr
+    assert list(temp.iterdir()) == []
+
+
+def test_a_program_that_dies_in_the_middle_of_an_event(temp: Path) -> None:
+    file = temp / "spans.jsonl"
+    done = record("-o", str(file), "--", str(producer.program()), "1", "20000", "0", "crash")
+    assert done.returncode == 128 + signal.SIGSEGV, done.stderr
+    spans = sorted(int(span.span_id, 16) for span in read_json_lines(file))
+    assert spans == list(range(1, 20001))
+    assert "what its buffers hold is fetched" in done.stderr
+    assert list(temp.iterdir()) == [file]
+
+
+def test_nothing_is_left_in_shared_memory(temp: Path) -> None:
+    with recording() as recorded, Relay() as relay:
+        buffers = shared_folder(next(temp.iterdir()))
+        with producer.start(recorded.env, 1, 10, crash=True) as process:
+            process.communicate()
+        assert any(path.is_file() for path in buffers.rglob("*"))
+        assert sum(request.spans for request in recorded.finish(relay)) == 10
+    assert not buffers.exists()
     assert list(temp.iterdir()) == []
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-from k8s_tracing.agent.relay import Relay, chunk_folders
+from k8s_tracing.agent.chunks import chunk_folders
+from k8s_tracing.agent.relay import Relay
 from k8s_tracing.errors import RelayError
 from k8s_tracing.otlp import to_json_line
 from k8s_tracing.record import SpanRecord
@@ -572,16 +573,6 @@ class TestFolders:
         with Relay() as relay:
             assert len(read_all(relay, tmp_path)) == 1
             assert (relay.stats.discarded_events, relay.stats.lost_packets) == (3, 2)
-
-    def test_chunks_are_read_in_their_order(self, tmp_path):
-        names = ["20261122T05+0000-20261122T05+0000-10", "20261122T05+0000-20261122T05+0000-9"]
-        for name in names:
-            write_trace(tmp_path / "archives" / name / "ust" / "uid" / "0" / "64-bit", [])
-            write_trace(tmp_path / "archives" / name / "ust" / "uid" / "7" / "64-bit", [])
-        found = chunk_folders(tmp_path)
-        assert found == [tmp_path / "archives" / name for name in reversed(names)]
-        inside = found[0] / "ust" / "uid" / "0" / "64-bit"
-        assert chunk_folders(inside) == [inside]
 
     def test_a_closed_chunk_can_be_read_again(self, tmp_path):
         folder = chunk(tmp_path, 0, [*announced(), start(1), end(1)])

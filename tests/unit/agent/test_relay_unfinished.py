@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from k8s_tracing.agent.relay import Relay, chunk_duration_ns
+from k8s_tracing.agent.relay import Relay
 from tests.support.ctf import Event, Packet, write_trace
 from tests.support.spans import (
     BASE_NS,
@@ -190,18 +190,3 @@ class TestClock:
             list(relay.read(write(*announced(), start(1))))
             write_trace(tmp_path / "next", [[Packet([], end_ns=BASE_NS + 60 * S)]])
             assert len(decode(relay.read(tmp_path / "next"))) == 1
-
-    @pytest.mark.parametrize(
-        ("name", "seconds"),
-        [
-            ("20261122T100000+0000-20261122T100001+0000-0", 1),
-            ("20261122T235959+0100-20261123T000002+0100-17", 3),
-            ("20261025T025959+0200-20261025T020000+0100-3", 1),
-            ("20261122T100001+0000-20261122T100000+0000-5", -1),
-            ("20261322T100001+0000-20261322T100000+0000-5", 0),
-            ("uid-unfinished", 0),
-            ("", 0),
-        ],
-    )
-    def test_how_long_a_chunk_is_says_its_name(self, name: str, seconds: int) -> None:
-        assert chunk_duration_ns(Path("/spool/x/archives") / name) == seconds * S
