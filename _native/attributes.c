@@ -135,6 +135,29 @@ int attributes_set(struct attributes *a, uint8_t tag, uint16_t limit, PyObject *
 	return result;
 }
 
+int attributes_put_int(struct attributes *a, uint8_t tag, const char *key, uint64_t number)
+{
+	struct value value = {.type = VALUE_INT, .number = number, .size = 1 + varint_size(number)};
+
+	return append(a, tag, UINT16_MAX, key, (Py_ssize_t)strlen(key), &value);
+}
+
+int attributes_put_bool(struct attributes *a, uint8_t tag, const char *key, bool truth)
+{
+	struct value value = {.type = VALUE_BOOL, .number = truth, .size = 2};
+
+	return append(a, tag, UINT16_MAX, key, (Py_ssize_t)strlen(key), &value);
+}
+
+int attributes_put_text(struct attributes *a, uint8_t tag, const char *key, const char *text)
+{
+	Py_ssize_t length = (Py_ssize_t)strlen(text);
+	struct value value = {
+		.type = VALUE_STRING, .text = text, .length = length, .size = text_size(length)};
+
+	return append(a, tag, UINT16_MAX, key, (Py_ssize_t)strlen(key), &value);
+}
+
 static int update_items(struct attributes *a, uint8_t tag, uint16_t limit, PyObject *items)
 {
 	int result = 0;

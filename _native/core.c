@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 struct core core = {
+	.cpu_split_ns = -1,
 	.limits =
 		{
 			.value_length = 4096,
@@ -326,6 +327,7 @@ static PyMethodDef core_methods[] = {
 	{"set_default", core_set_default, METH_O, NULL},
 	{"set_limits", (PyCFunction)(void (*)(void))core_set_limits, METH_VARARGS | METH_KEYWORDS,
 	 NULL},
+	{"split_cpu", cpu_split, METH_VARARGS, NULL},
 	{"random_id", core_random_id, METH_NOARGS, NULL},
 	{"encode_resource", core_encode_resource, METH_O, NULL},
 	{"fix_ids", core_fix_ids, METH_O, NULL},

@@ -7,6 +7,7 @@
  *	span.c        the life of a span
  *	span_type.c   the Span type, its face to Python
  *	sampling.c    whether a span is recorded
+ *	cpu.c         where a request's time went
  *	remote.c      the span of another process
  *	tracer.c      the Tracer type: makes spans
  *	core.c        ids, the module, and what it takes from OpenTelemetry's Python API
@@ -43,6 +44,8 @@ extern struct core {
 	/* NULL until an LTTng provider is connected. */
 	const struct k8s_tracing_provider *provider;
 	struct limits limits;
+	/* The shortest span, in ns, that is told where its time went; -1: none is measured. */
+	int64_t cpu_split_ns;
 	/* Counts forks: a span of the parent process is not the child's to end. */
 	uint32_t generation;
 
@@ -112,6 +115,10 @@ int attributes_set(struct attributes *a, uint8_t tag, uint16_t limit, PyObject *
 		   PyObject *value);
 int attributes_update(struct attributes *a, uint8_t tag, uint16_t limit, PyObject *mapping);
 int attributes_append_string(struct attributes *a, uint8_t tag, PyObject *text);
+/* Ours, which no limit on the number of attributes drops; the key and text are ASCII. */
+int attributes_put_int(struct attributes *a, uint8_t tag, const char *key, uint64_t number);
+int attributes_put_bool(struct attributes *a, uint8_t tag, const char *key, bool truth);
+int attributes_put_text(struct attributes *a, uint8_t tag, const char *key, const char *text);
 /* Zeros behind the last field, as the provider wants them; to be done before the bytes are emitted.
  */
 int attributes_pad(struct attributes *a);
@@ -141,6 +148,7 @@ typedef struct {
 	PyObject *events;	/* lists, only kept for a tracer with listeners */
 	PyObject *links;
 	PyObject *status_message;
+	struct cpu *cpu; /* see cpu.c; NULL: not measured */
 	struct attributes attributes;
 	uint32_t generation;
 	uint16_t event_count;
@@ -204,6 +212,17 @@ int64_t time_argument(PyObject *time);
 
 /* Both halves of the trace id, as an int. */
 PyObject *span_trace_id(const Span *span);
+
+/* ---- cpu.c ------------------------------------------------------------------------- */
+
+/* Of a local root span, when core.cpu_split_ns says so: the first thing known of it is where its
+ * thread stands. */
+void cpu_start(Span *span);
+/* Adds what has become of the thread; only of a span with `cpu`. -1 without memory. */
+int cpu_finish(Span *span);
+/* Forget it; also of a span that nobody ended. */
+void cpu_drop(Span *span);
+PyObject *cpu_split(PyObject *module, PyObject *args);
 
 /* ---- remote.c ---------------------------------------------------------------------- */
 

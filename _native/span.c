@@ -331,6 +331,8 @@ int span_start(Span *span, const struct span_start *start)
 		sampling.sample && tracer->emit && core.provider && core.provider->recording();
 	span->listened = sampling.record && tracer->on_end;
 	span->recording = span->emitted || span->listened;
+	if (core.cpu_split_ns >= 0 && (!span->parent_span_id || span->parent_is_remote))
+		cpu_start(span);
 	if (span->recording)
 		result = record_start(
 			span, start, sampling.attributes ? sampling.attributes : start->attributes);
@@ -484,6 +486,8 @@ int span_finish(Span *span)
 		return 0;
 	span->ended = true;
 	span->attributes.sealed = true;
+	if (span->cpu && cpu_finish(span))
+		return -1;
 	if (!span->recording)
 		return 0;
 	if (span->listened) {

@@ -134,6 +134,18 @@ def ours_async() -> Work:
     return lambda: asyncio.run(many())
 
 
+def ours_cpu_split() -> Work:
+    """Measured at both ends, and told."""
+    os.environ["K8S_TRACING_CPU_SPLIT"] = "0ns"
+    return ours_bare()
+
+
+def ours_cpu_split_short() -> Work:
+    """Too short to be told: measured at its start only."""
+    os.environ["K8S_TRACING_CPU_SPLIT"] = "1s"
+    return ours_bare()
+
+
 def ours_not_sampled() -> Work:
     from opentelemetry import context
 
@@ -234,6 +246,8 @@ CASES = {
     "ours, through the OpenTelemetry API": Case(ours_api),
     "ours, decorated function": Case(ours_decorated),
     "ours, decorated coroutine": Case(ours_async, spans=1000),
+    "ours, where its time went": Case(ours_cpu_split),
+    "ours, too short for that": Case(ours_cpu_split_short),
     "ours, not sampled": Case(ours_not_sampled),
     "ours, no session records": Case(ours_bare, recorded=False),
     SDK: Case(sdk),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from opentelemetry import trace
 from opentelemetry.util import types
 
-from k8s_tracing import backends
+from k8s_tracing import backends, cpu
 from k8s_tracing.resource import detect
 from k8s_tracing.settings import Settings
 
@@ -67,11 +67,12 @@ def make_provider(
     """
     given = {**(settings.resource or {}), **(resource or {})}
     name = "noop" if settings.disabled else settings.backend
-    return TracerProvider(
-        backends.choose(
-            name,
-            detect(service_name or settings.service_name, given),
-            settings.limits,
-            settings.sampling,
-        )
+    backend = backends.choose(
+        name,
+        detect(service_name or settings.service_name, given),
+        settings.limits,
+        settings.sampling,
     )
+    if settings.cpu_split_ns is not None:
+        cpu.split(settings.cpu_split_ns, backend.name)
+    return TracerProvider(backend)

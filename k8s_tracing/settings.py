@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import unquote
@@ -19,6 +20,10 @@ _logger = logging.getLogger("k8s_tracing")
 #: Longest attribute value, in characters, when no variable says: an event must fit an LTTng sub-buffer.
 DEFAULT_VALUE_LENGTH = 4096
 DEFAULT_COUNT = 128
+
+_CPU_SPLIT = "K8S_TRACING_CPU_SPLIT"
+_SHORTEST_SPLIT_NS = 1_000_000
+_UNITS_NS = {"ns": 1, "us": 1_000, "ms": 1_000_000, "s": 1_000_000_000}
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,8 @@ class Settings:
     limits: Limits = Limits()
     sampling: Sampling | None = None
     disabled: bool = False
+    #: The shortest span, in ns, that is told where its time went; None: none is measured.
+    cpu_split_ns: int | None = None
 
 
 def from_environment(environ: Mapping[str, str] = os.environ) -> Settings:
@@ -54,6 +61,7 @@ def from_environment(environ: Mapping[str, str] = os.environ) -> Settings:
         resource=resource,
         limits=_limits(environ),
         sampling=_sampling(environ),
+        cpu_split_ns=_cpu_split(environ.get(_CPU_SPLIT, "")),
         disabled=environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true",
     )
 
@@ -72,6 +80,21 @@ def _resource(text: str) -> dict[str, str]:
 def _sampling(environ: Mapping[str, str]) -> Sampling | None:
     name = environ.get("OTEL_TRACES_SAMPLER", "")
     return from_name(name, environ.get("OTEL_TRACES_SAMPLER_ARG", "")) if name.strip() else None
+
+
+def _cpu_split(text: str) -> int | None:
+    text = text.strip().lower()
+    if text in ("", "0", "false", "off"):
+        return None
+    if text in ("1", "true", "on"):
+        return _SHORTEST_SPLIT_NS
+    match = re.fullmatch(r"(\d{1,9}(?:\.\d+)?)(ns|us|ms|s)", text)
+    if match is None:
+        _logger.warning(
+            "%s=%r is neither 1 nor a duration such as 1ms and was ignored", _CPU_SPLIT, text
+        )
+        return None
+    return int(float(match[1]) * _UNITS_NS[match[2]])
 
 
 def _limits(environ: Mapping[str, str]) -> Limits:

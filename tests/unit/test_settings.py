@@ -57,3 +57,32 @@ def test_a_limit_that_is_no_number_is_ignored_with_a_warning(
 @pytest.mark.parametrize(("text", "disabled"), [("true", True), ("TRUE", True), ("1", False)])
 def test_only_true_disables(text: str, disabled: bool) -> None:
     assert from_environment({"OTEL_SDK_DISABLED": text}).disabled is disabled
+
+
+@pytest.mark.parametrize(
+    ("text", "shortest_ns"),
+    [
+        ("", None),
+        ("0", None),
+        ("off", None),
+        ("1", 1_000_000),
+        ("true", 1_000_000),
+        ("1ms", 1_000_000),
+        (" 0.5ms ", 500_000),
+        ("20us", 20_000),
+        ("2s", 2_000_000_000),
+        ("0ns", 0),
+    ],
+)
+def test_the_cpu_split_is_switched_on_or_given_its_shortest_span(
+    text: str, shortest_ns: int | None
+) -> None:
+    assert from_environment({"K8S_TRACING_CPU_SPLIT": text}).cpu_split_ns == shortest_ns
+
+
+def test_a_cpu_split_that_is_no_duration_is_ignored_with_a_warning(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with caplog.at_level(logging.WARNING, "k8s_tracing"):
+        assert from_environment({"K8S_TRACING_CPU_SPLIT": "fast"}).cpu_split_ns is None
+    assert "K8S_TRACING_CPU_SPLIT='fast'" in caplog.text

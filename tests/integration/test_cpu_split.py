@@ -1,0 +1,93 @@
+"""Where a span's time went, against the kernel's own figures, with a real quota."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tests.support import cgroups
+
+WORK = str(Path(__file__).with_name("apps") / "cpu_work.py")
+PARTS = ("running_ns", "run_queue_ns", "throttled_ns", "blocked_ns")
+
+
+def work(cgroup: Path | None, cpu_s: float, spans: int, cpu: int | None = None) -> Any:
+    """Run cpu_work.py, on one CPU if asked to."""
+    environ = dict(os.environ) | {"K8S_TRACING_BACKEND": "memory", "K8S_TRACING_CPU_SPLIT": "1ms"}
+    pin = [] if cpu is None else ["taskset", "-c", str(cpu)]
+    words = [*pin, sys.executable, WORK, str(cgroup or "-"), str(cpu_s), str(spans)]
+    done = subprocess.run(words, env=environ, stdout=subprocess.PIPE, check=True, timeout=120)
+    return json.loads(done.stdout)
+
+
+def split(span: dict[str, Any]) -> dict[str, int]:
+    return {part: span["attributes"][f"k8s_tracing.cpu.{part}"] for part in PARTS}
+
+
+def check_against_the_kernel(span: dict[str, Any], kernel: dict[str, int]) -> float:
+    """The parts are what the kernel said around the span; returns how much can have happened between, in ns."""
+    parts = split(span)
+    # the process can lose the CPU between our reading and the span's
+    slack_ns = kernel["wall_ns"] - span["duration_ns"] + span["duration_ns"] / 100
+    assert abs(sum(parts.values()) - span["duration_ns"]) <= slack_ns
+    assert 0 <= kernel["running_ns"] - parts["running_ns"] <= slack_ns
+    delay_ns = parts["throttled_ns"] + parts["run_queue_ns"]
+    assert 0 <= kernel["delay_ns"] - delay_ns <= slack_ns
+    return slack_ns
+
+
+@contextmanager
+def busy(cpu: int, count: int) -> Iterator[None]:
+    """Other processes that never leave a CPU."""
+    words = ["taskset", "-c", str(cpu), sys.executable, "-c", "while True: pass"]
+    others = [subprocess.Popen(words) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for other in others:
+            other.kill()
+        for other in others:
+            other.wait()
+
+
+def test_a_quota_shows_as_throttled_time_and_in_words() -> None:
+    with cgroups.quota(20) as cgroup:
+        told = work(cgroup, cpu_s=0.1, spans=4)
+    for span, kernel in zip(told["spans"], told["kernel"], strict=True):
+        parts = split(span)
+        slack_ns = check_against_the_kernel(span, kernel)
+        delay_ns = parts["throttled_ns"] + parts["run_queue_ns"]
+        assert parts["throttled_ns"] > 0
+        limit_ns = min(kernel["throttled_ns"], delay_ns)
+        assert abs(parts["throttled_ns"] - limit_ns) <= slack_ns + limit_ns / 10
+        summary = span["attributes"]["k8s_tracing.cpu.summary"]
+        running = round(parts["running_ns"] / 1e6)
+        throttled = round(parts["throttled_ns"] / 1e6)
+        assert summary == f"needed {running} ms of CPU, was throttled {throttled} ms"
+    # with 20 ms in each 100 ms, 100 ms take four full periods at least
+    total = [split(span) for span in told["spans"]]
+    assert sum(parts["throttled_ns"] for parts in total) > sum(
+        parts["running_ns"] for parts in total
+    )
+
+
+def test_other_programs_on_the_cpu_show_as_run_queue_and_not_as_throttled() -> None:
+    cpu = max(os.sched_getaffinity(0))
+    with busy(cpu, 3):
+        told = work(None, cpu_s=0.1, spans=3, cpu=cpu)
+    waited = worked = 0
+    for span, kernel in zip(told["spans"], told["kernel"], strict=True):
+        parts = split(span)
+        assert parts["throttled_ns"] == 0
+        assert "k8s_tracing.cpu.summary" not in span["attributes"]
+        check_against_the_kernel(span, kernel)
+        waited += parts["run_queue_ns"]
+        worked += parts["running_ns"]
+    # of four, each waits three times as long as it works
+    assert waited > worked
