@@ -26,6 +26,10 @@ class ExportError(AgentError):
     """Spans cannot be sent as asked: a wrong endpoint, protocol or file."""
 
 
+class ListenError(K8sTracingError):
+    """A port cannot be listened on."""
+
+
 class OtlpError(K8sTracingError):
     """Bytes or a file are not OTLP."""
 

@@ -1,21 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The viewer's two applications, the page with its APIs and the OTLP receiver, and what guards both."""
+"""The viewer's two applications, the page with its APIs and the OTLP receiver."""
 
 from __future__ import annotations
 
-import ipaddress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
+from k8s_tracing.receiver.http import HttpReceiver
 from k8s_tracing.viewer.api import LegacyApi, V3Api, json_response
 from k8s_tracing.viewer.page_api import News, PageApi
-from k8s_tracing.viewer.receiver import Receiver
 from k8s_tracing.viewer.store import Store
 
 if TYPE_CHECKING:
@@ -53,53 +52,9 @@ def query_app(store: Store, news: News, page: Path = PAGE) -> ASGIApp:
     return _with_headers(app)
 
 
-def otlp_app(receiver: Receiver) -> ASGIApp:
+def otlp_app(receiver: HttpReceiver) -> ASGIApp:
     """Return the receiver over HTTP."""
     return _with_headers(Starlette(routes=[receiver.route()]))
-
-
-def guarded(app: ASGIApp, hosts: frozenset[str] | None) -> ASGIApp:
-    """Refuse requests for other hosts than these; None: take all.
-
-    A page of another site can have its own name resolve to 127.0.0.1, and so read what is only for this machine. The
-    Host header then is that name.
-    """
-    if hosts is None:
-        return app
-
-    async def guard(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and not _is_for(scope, hosts):
-            refusal = PlainTextResponse(
-                "403: this viewer answers to the names of this machine's loopback only; "
-                "--host makes it answer to others\n",
-                403,
-            )
-            await refusal(scope, receive, send)
-            return
-        await app(scope, receive, send)
-
-    return guard
-
-
-def is_loopback(host: str) -> bool:
-    """Is this the name or the address of this machine's loopback?"""
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
-
-
-def _is_for(scope: Scope, hosts: frozenset[str]) -> bool:
-    values = [value for name, value in scope["headers"] if name == b"host"]
-    if len(values) != 1:
-        return False
-    host = values[0].decode("latin-1").lower()
-    if not host.endswith("]"):
-        name, separator, port = host.rpartition(":")
-        host = name if separator and port.isdecimal() else host
-    return host in hosts or is_loopback(host)
 
 
 class _Page(StaticFiles):

@@ -5,16 +5,17 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import uvicorn
 
-from k8s_tracing.errors import ViewerError
-from k8s_tracing.viewer.app import guarded, is_loopback, otlp_app, query_app
+from k8s_tracing.receiver import ports
+from k8s_tracing.receiver.http import HttpReceiver
+from k8s_tracing.receiver.ports import guarded, listening
+from k8s_tracing.viewer.app import otlp_app, query_app
 from k8s_tracing.viewer.page_api import News
-from k8s_tracing.viewer.receiver import Receiver
+from k8s_tracing.viewer.receiver import intake
 from k8s_tracing.viewer.store import Store
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class Viewer:
     """A store, and the ports that lead to it. They are open from `with` on, and answered once `serve` runs.
 
     Raises:
-        ViewerError: A port is taken, or the host is none of this machine.
+        ListenError: A port is taken, or the host is none of this machine.
     """
 
     def __init__(self, store: Store, addresses: Addresses) -> None:
@@ -54,7 +55,7 @@ class Viewer:
         self._addresses = addresses
         self._exit = contextlib.ExitStack()
         self._news = News()
-        self._receiver = Receiver(store, self._news.publish)
+        self._intake = intake(store, self._news.publish)
         self._otlp: socket.socket | None = None
         self._grpc_port: int | None = None
         self._server: uvicorn.Server | None = None
@@ -63,14 +64,14 @@ class Viewer:
     def __enter__(self) -> Viewer:
         with contextlib.ExitStack() as stack:
             where = self._addresses
-            self._query = stack.enter_context(_listening(where.host, where.query_port))
+            self._query = stack.enter_context(listening(where.host, where.query_port))
             if where.otlp_http_port is not None:
-                self._otlp = stack.enter_context(_listening(where.host, where.otlp_http_port))
+                self._otlp = stack.enter_context(listening(where.host, where.otlp_http_port))
             if where.otlp_grpc_port is not None:
-                from k8s_tracing.viewer.receiver_grpc import grpc_server
+                from k8s_tracing.receiver.grpc import grpc_server
 
                 self._grpc_port = stack.enter_context(
-                    grpc_server(self._receiver, where.host, where.otlp_grpc_port)
+                    grpc_server(self._intake, where.host, where.otlp_grpc_port)
                 )
             self._exit = stack.pop_all()
         return self
@@ -111,14 +112,13 @@ class Viewer:
 
     def serve(self) -> None:
         """Answer requests until SIGTERM, SIGINT or `stop`."""
-        hosts = frozenset({self._addresses.host}) if is_loopback(self._addresses.host) else None
         applications = {self._query.getsockname()[1]: query_app(self._store, self._news)}
         sockets = [self._query]
         if self._otlp is not None:
-            applications[self._otlp.getsockname()[1]] = otlp_app(self._receiver)
+            applications[self._otlp.getsockname()[1]] = otlp_app(HttpReceiver(self._intake))
             sockets.append(self._otlp)
         config = uvicorn.Config(
-            guarded(_by_port(applications), hosts),
+            guarded(_by_port(applications), self._addresses.host),
             log_level="warning",
             access_log=False,
             server_header=False,
@@ -132,7 +132,7 @@ class Viewer:
             self._server.run(sockets=sockets)
 
     def _url(self, port: int) -> str:
-        return f"http://{_shown(self._addresses.host)}:{port}"
+        return ports.url(self._addresses.host, port)
 
 
 def _by_port(applications: dict[int, ASGIApp]) -> ASGIApp:
@@ -140,32 +140,3 @@ def _by_port(applications: dict[int, ASGIApp]) -> ASGIApp:
         await applications[scope["server"][1]](scope, receive, send)
 
     return application
-
-
-@contextlib.contextmanager
-def _listening(host: str, port: int) -> Iterator[socket.socket]:
-    """A port is open before anybody is told its number."""
-    try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        family, kind, protocol, _, address = found[0]
-        listener = socket.socket(family, kind, protocol)
-    except OSError as error:
-        raise ViewerError(f"cannot listen on {host}: {error}") from error
-    with listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind(address)
-            listener.listen(256)
-        except OSError as error:
-            raise ViewerError(
-                f"cannot listen on {host} port {port}: {error.strerror}; "
-                "another port can be named, 0 for any that is free"
-            ) from error
-        yield listener
-
-
-def _shown(host: str) -> str:
-    """A host as it stands in an address; one that means all of them is shown as this machine."""
-    if host in ("0.0.0.0", "::", ""):  # noqa: S104
-        return "localhost"
-    return f"[{host}]" if ":" in host else host

@@ -39,11 +39,21 @@ MAY_IMPORT: dict[str, set[str]] = {
     "testing_plugin": {"testing"},
     "distro": {"api"},
     "instrument": {*CORE, "http", "api"},
-    "dataplane": {"record", "cgroup", "http", "libraries", "otlp"},
+    "receiver": {"otlp"},
+    "dataplane": {"record", "cgroup", "http", "libraries", "otlp", "receiver"},
     "agent": {*BASE, "libraries", "kubernetes", "resource", "otlp", "report"},
     "report": {"record", "analysis"},
     "analysis": {"record"},
-    "viewer": {"record", "otlp", "jaeger", "jaeger_reader", "analysis", "report", "settings"},
+    "viewer": {
+        "record",
+        "otlp",
+        "jaeger",
+        "jaeger_reader",
+        "analysis",
+        "report",
+        "settings",
+        "receiver",
+    },
     # it looks at both sides, and only the command line imports it
     "doctor": {*CORE, "backends", "distro", "agent"},
 }

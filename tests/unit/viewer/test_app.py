@@ -17,10 +17,12 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 )
 
 from k8s_tracing.otlp import to_json_line
-from k8s_tracing.viewer import receiver as receiver_module
-from k8s_tracing.viewer.app import guarded, otlp_app, query_app
+from k8s_tracing.receiver import http as receiver_module
+from k8s_tracing.receiver.http import HttpReceiver
+from k8s_tracing.receiver.ports import guarded
+from k8s_tracing.viewer.app import otlp_app, query_app
 from k8s_tracing.viewer.page_api import News
-from k8s_tracing.viewer.receiver import Receiver
+from k8s_tracing.viewer.receiver import intake
 from k8s_tracing.viewer.search import Query
 from k8s_tracing.viewer.store import Store
 from tests.unit.viewer.conftest import request, span, trace_id
@@ -75,7 +77,7 @@ def grown() -> list[bytes]:
 
 @pytest.fixture
 def otlp(store: Store, grown: list[bytes]) -> Iterator[Asked]:
-    receiver = Receiver(store, grown.extend)
+    receiver = HttpReceiver(intake(store, grown.extend))
     yield Asked(otlp_app(receiver))
     assert receiver._held_bytes == 0
 
@@ -288,12 +290,12 @@ def test_the_apis_are_for_reading(query: Asked) -> None:
     ],
 )
 def test_another_name_for_this_machine_is_refused(store: Store, host: str, status: int) -> None:
-    asked = Asked(guarded(query_app(store, News()), frozenset({"127.0.0.1"})))
+    asked = Asked(guarded(query_app(store, News()), "127.0.0.1"))
     assert asked.get("/api/services", headers={"host": host}).status_code == status
 
 
 def test_a_viewer_for_other_machines_answers_to_any_name(store: Store) -> None:
-    asked = Asked(guarded(query_app(store, News()), None))
+    asked = Asked(guarded(query_app(store, News()), "0.0.0.0"))
     assert asked.get("/api/services", headers={"host": "viewer.example"}).status_code == 200
 
 
