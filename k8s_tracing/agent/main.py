@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import FrameType
+from urllib.parse import urlsplit
 
 from k8s_tracing.agent.buffers import Owner, plan_buffers
 from k8s_tracing.agent.daemon import HostDaemon, PrivateDaemon
@@ -30,10 +31,12 @@ from k8s_tracing.agent.service import DRAIN_S, DataPlane
 from k8s_tracing.agent.spool import Spool
 from k8s_tracing.agent.stopping import Stop
 from k8s_tracing.agent.supervisor import SessionStatus, Supervisor
+from k8s_tracing.errors import AgentError
 
 log = logging.getLogger(__name__)
 
 ENV_FILE = "env.json"
+_LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 
 
 @dataclass(frozen=True)
@@ -109,6 +112,8 @@ def run_agent(
             lifetimes.watch(process)
             return identities.resource(process)
 
+        for delivery in deliveries:
+            _refuse_circle(delivery.exporter.name, data_plane)
         relay = Relay(identify=identify)
         stack.callback(relay.close)
         spool = stack.enter_context(Spool(spool_folder))
@@ -151,7 +156,7 @@ def run_agent(
             }
             health = stack.enter_context(HealthServer(options.listen, checks, metrics.render))
         if isinstance(daemon, PrivateDaemon):
-            write = partial(_write_env_file, daemon, supervisor.status, spool, health)
+            write = partial(_write_env_file, daemon, supervisor.status, spool, health, data_plane)
             stack.callback((daemon.directory / ENV_FILE).unlink, missing_ok=True)
             supervisor.on_recording(write)
         if health is not None:
@@ -164,6 +169,23 @@ def run_agent(
         stop.allow(DRAIN_S)
         # With its own daemon the agent is alone with its applications: nobody goes on with their open spans.
         return 0 if pipeline.drain(finish=options.private is not None) else 1
+
+
+def _refuse_circle(destination: str, data_plane: DataPlane | None) -> None:
+    """What the agent sends must not come back to it.
+
+    Raises:
+        AgentError: It would.
+    """
+    to = urlsplit(destination if "//" in destination else f"//{destination}")
+    for address in data_plane.otlp_addresses if data_plane is not None else ():
+        at = urlsplit(address)
+        is_here = to.hostname == at.hostname or {to.hostname, at.hostname} <= _LOOPBACK
+        if to.port == at.port and is_here:
+            raise AgentError(
+                f"the agent takes OTLP at {address} and would send it there, to itself: name another receiver with "
+                "--endpoint, or another port with --otlp-http and --otlp-grpc"
+            )
 
 
 def _spool_folder(options: Options, environ: Mapping[str, str]) -> Path:
@@ -204,7 +226,11 @@ def _stopped_by_signals(stop: Stop) -> Iterator[None]:
 
 
 def _write_env_file(
-    daemon: PrivateDaemon, session: SessionStatus, spool: Spool, health: HealthServer | None
+    daemon: PrivateDaemon,
+    session: SessionStatus,
+    spool: Spool,
+    health: HealthServer | None,
+    data_plane: DataPlane | None,
 ) -> None:
     """Tell whoever starts applications that all is ready, and what they need."""
     path = daemon.directory / ENV_FILE
@@ -215,6 +241,7 @@ def _write_env_file(
         "session": session.session,
         "spool": str(spool.root),
         "health": health and f"http://{health.address}",
+        "otlp": [] if data_plane is None else list(data_plane.otlp_addresses),
     }
     new = path.with_suffix(".new")
     new.write_text(json.dumps(content, indent=2) + "\n")

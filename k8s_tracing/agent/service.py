@@ -85,14 +85,24 @@ class Figure(Protocol):
 class DataPlane(Protocol):
     """What is seen between the services; k8s_tracing/dataplane/plane.py."""
 
+    @property
+    def otlp_addresses(self) -> Sequence[str]:
+        """URLs at which it takes OTLP."""
+
     def start(self) -> None:
         """Begin to look."""
 
     def stop(self) -> None:
         """Look no longer; what came in so far can still be collected."""
 
+    def fileno(self) -> int:
+        """Readable while somebody waits for `collect`."""
+
     def collect(self) -> Iterable[Request]:
         """What came in since the last call."""
+
+    def published(self) -> None:
+        """What `collect` returned is on disk, and will be sent whatever happens."""
 
     def pass_on(self, body: bytes) -> tuple[bytes, int]:
         """A request with what is known of the connections that its spans used, and how many spans that adds."""
@@ -176,7 +186,9 @@ class Agent:
             for sender in self._senders:
                 if sender.error is not None:
                     raise sender.error
-            self._stop.wait(self._poll_s)
+            # What cannot be written yet is tried again after a while, not at once.
+            wakes = () if self._data_plane is None or self._stuck else (self._data_plane,)
+            self._stop.wait(self._poll_s, wakes)
 
     def drain(self, *, finish: bool) -> bool:
         """After the session's end: relay what is left, and let the senders send all of it.
@@ -205,7 +217,7 @@ class Agent:
         if not self._relay_data_plane():
             return False
         for chunk in self._spool.chunks():
-            if self._stop.expired:
+            if self._stop.expired or not self._relay_data_plane():
                 return False
             if not chunk.path.exists():
                 continue  # there was no room for it
@@ -223,7 +235,7 @@ class Agent:
         requests = list(self._data_plane.collect())
         if not requests:
             return True
-        self._work = _Work(None, iter(requests), self._outbox.begin())
+        self._work = _Work(None, iter(requests), self._outbox.begin(), self._data_plane.published)
         return self._go_on()
 
     def _go_on(self) -> bool:
@@ -243,6 +255,7 @@ class Agent:
         self.counts.spans += work.writer.spans
         if work.batch is not None:
             self._outbox.publish(work.batch)
+        work.on_published()
         chunk = work.chunk
         if chunk is None:
             return True
@@ -320,14 +333,20 @@ class _Work:
 
     Attributes:
         request: What the relay made and the outbox does not have yet.
+        on_published: Called once all of it is on disk.
         error: What cannot be read of the chunk.
         batch: Its requests, once all of them are on disk.
     """
 
     def __init__(
-        self, chunk: Chunk | None, requests: Iterator[Request], writer: BatchWriter
+        self,
+        chunk: Chunk | None,
+        requests: Iterator[Request],
+        writer: BatchWriter,
+        on_published: Callable[[], None] = lambda: None,
     ) -> None:
         self.chunk = chunk
+        self.on_published = on_published
         self.was_empty = chunk is not None and chunk.is_empty
         self.writer = writer
         self.request: Request | None = None

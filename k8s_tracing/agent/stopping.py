@@ -7,9 +7,18 @@ import math
 import os
 import select
 import time
+from collections.abc import Sequence
+from typing import Protocol
 
 # How long a thread that finishes its work sleeps before it looks how much time it has: `allow` can come while it does.
 _SLICE_S = 0.2
+
+
+class HasFileno(Protocol):
+    """What select takes."""
+
+    def fileno(self) -> int:
+        """A file descriptor."""
 
 
 class Stop:
@@ -59,8 +68,8 @@ class Stop:
             return 0.0
         return max(0.0, min(wanted_s, self._deadline_s - time.monotonic()))
 
-    def wait(self, wanted_s: float) -> None:
-        """Sleep, but not past the time that is left; wakes up when a request arrives."""
+    def wait(self, wanted_s: float, wakes: Sequence[HasFileno] = ()) -> None:
+        """Sleep, but not past the time that is left; wakes up when a request arrives, or one of `wakes` is readable."""
         until_s = time.monotonic() + wanted_s
         asked = self._requests
         while self._requests == asked:
@@ -69,5 +78,7 @@ class Stop:
                 return
             # After the first request the rest of a wait goes on in slices, and the second one ends it.
             pipe = self._pipes[min(asked, 1)][0]
-            if select.select([pipe], [], [], min(left_s, _SLICE_S) if asked else left_s)[0]:
+            slice_s = min(left_s, _SLICE_S) if asked else left_s
+            ready: Sequence[HasFileno | int] = [pipe, *wakes]
+            if select.select(ready, [], [], slice_s)[0]:
                 return

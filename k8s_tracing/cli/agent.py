@@ -165,6 +165,16 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "metavar": "PATH",
         "help": "the same by a datagram socket",
     },
+    "--otlp-http": {
+        "type": address,
+        "metavar": "HOST:PORT",
+        "help": "take OTLP over HTTP from ingress proxies and applications that send it, and pass it on",
+    },
+    "--otlp-grpc": {
+        "type": address,
+        "metavar": "HOST:PORT",
+        "help": "the same over gRPC",
+    },
     "--services": {
         "type": Path,
         "metavar": "FILE",
@@ -186,6 +196,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the agent until it is told to stop."""
+    # Before gRPC is there: its fork handlers would wake its threads in each child, between fork and exec of lttng(1),
+    # and they write their complaints to what is read as lttng's answer.
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
     from k8s_tracing.agent.main import Options, run_agent
 
     given = {flag: _value(flag, args, os.environ) for flag in OPTIONS}
@@ -214,14 +227,15 @@ def run(args: argparse.Namespace) -> int:
 def _data_plane(given: Mapping[str, Any], stack: ExitStack) -> DataPlane | None:
     """What is watched beside the applications, as far as anything is."""
     ingress = {name: given[f"--ingress-{name}"] for name in ("udp", "tcp", "unix")}
-    if not any(ingress.values()) and not given["--services"]:
+    otlp = {f"otlp_{name}": given[f"--otlp-{name}"] for name in ("http", "grpc")}
+    if not any((*ingress.values(), *otlp.values(), given["--services"])):
         return None
     from k8s_tracing.dataplane.names import StaticNames
     from k8s_tracing.dataplane.plane import DataPlane
 
     names = StaticNames.from_file(given["--services"]) if given["--services"] else None
     try:
-        return stack.enter_context(DataPlane(**ingress, names=names))
+        return stack.enter_context(DataPlane(**ingress, **otlp, names=names))
     except OSError as error:
         raise AgentError(
             f"cannot take log lines at {', '.join(str(place) for place in ingress.values() if place)}: {error}"

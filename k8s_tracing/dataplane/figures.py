@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from k8s_tracing.dataplane.flows import ConntrackStats, JoinStats
@@ -39,6 +39,17 @@ def of_ingress(counts: Counts, dropped_spans: int) -> Iterator[Figure]:
     )
     text = "Spans of ingress proxies for which there was no room."
     yield Figure("ingress_dropped_spans", text, dropped_spans)
+
+
+def of_otlp(accepted_spans: int, refused: Mapping[int, int]) -> Iterator[Figure]:
+    """What became of the requests that others sent."""
+    text = "Spans that others sent by OTLP and that were acknowledged."
+    yield Figure("otlp_spans", text, accepted_spans)
+    text = (
+        "OTLP requests that were refused, by HTTP's status; after 429 and 503 they may come again."
+    )
+    for status, count in sorted(refused.items()):
+        yield Figure("otlp_refused_requests", text, count, (("status", str(status)),))
 
 
 def of_services(heard: ConntrackStats, joined: JoinStats) -> Iterator[Figure]:

@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import select
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -18,11 +19,14 @@ from k8s_tracing.dataplane import figures
 from k8s_tracing.dataplane.flows import Conntrack, Join, switch_on
 from k8s_tracing.dataplane.ingress.receiver import IngressReceiver
 from k8s_tracing.dataplane.names import Names
+from k8s_tracing.dataplane.request import Request
 from k8s_tracing.otlp import to_request
 from k8s_tracing.record import SpanRecord
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+    from k8s_tracing.dataplane.otlp import OtlpIntake
 
 log = logging.getLogger(__name__)
 
@@ -32,23 +36,17 @@ MAX_WAITING_BYTES = 64 << 20
 _POLL_S = 0.1
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
-    """One encoded `ExportTraceServiceRequest`."""
-
-    body: bytes
-    spans: int
-
-
 class DataPlane:
     """Watches from `start` to the end of its block.
 
     Args:
         udp: Where ingress proxies log to, as of IngressReceiver; likewise `tcp` and `unix`.
+        otlp_http: Where others send OTLP over HTTP; likewise `otlp_grpc`.
         names: What Services are called; None: connections to Services are not watched.
 
     Raises:
         OSError: It cannot listen for log lines there.
+        ListenError: It cannot listen for OTLP there.
         K8sTracingError: The kernel does not let us listen to conntrack.
     """
 
@@ -58,6 +56,8 @@ class DataPlane:
         udp: tuple[str, int] | None = None,
         tcp: tuple[str, int] | None = None,
         unix: Path | None = None,
+        otlp_http: tuple[str, int] | None = None,
+        otlp_grpc: tuple[str, int] | None = None,
         names: Names | None = None,
     ) -> None:
         self._waiting: deque[Request] = deque()
@@ -69,15 +69,29 @@ class DataPlane:
         self._ingress: IngressReceiver | None = None
         self._conntrack: Conntrack | None = None
         self._join: Join | None = None
+        self._otlp: OtlpIntake | None = None
         with ExitStack() as stack:
+            self._awake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+            stack.callback(os.close, self._awake)
             if udp or tcp or unix:
                 self._ingress = stack.enter_context(
                     IngressReceiver(self._take, udp=udp, tcp=tcp, unix=unix)
+                )
+            if otlp_http or otlp_grpc:
+                from k8s_tracing.dataplane.otlp import OtlpIntake
+
+                self._otlp = stack.enter_context(
+                    OtlpIntake(http=otlp_http, grpc=otlp_grpc, wake=self._wake)
                 )
             if names is not None:
                 self._conntrack = stack.enter_context(Conntrack())
                 self._join = stack.enter_context(Join(names))
             self._stack = stack.pop_all()
+
+    @property
+    def otlp_addresses(self) -> Sequence[str]:
+        """URLs at which it takes OTLP."""
+        return () if self._otlp is None else self._otlp.addresses
 
     def start(self) -> None:
         """Begin, and say so in the log."""
@@ -86,6 +100,9 @@ class DataPlane:
             log.info(
                 "log lines of ingress proxies are taken at %s", ", ".join(self._ingress.addresses)
             )
+        if self._otlp is not None:
+            self._otlp.start()
+            log.info("OTLP is taken at %s", ", ".join(self._otlp.addresses))
         if self._conntrack is not None:
             for problem in switch_on():
                 log.warning("conntrack: %s", problem)
@@ -96,14 +113,22 @@ class DataPlane:
     def stop(self) -> None:
         """Take nothing more in; what had come can still be collected."""
         self._stopping.set()
+        if self._otlp is not None:
+            self._otlp.stop()
         if self._thread is not None:
             self._thread.join()
             self._thread = None
         if self._ingress is not None:
             self._ingress.stop()
 
+    def fileno(self) -> int:
+        """Readable while somebody waits for `collect`; for select."""
+        return self._awake
+
     def collect(self) -> Iterator[Request]:
-        """What came in since the last call; the agent's thread calls this and `pass_on`."""
+        """What came in since the last call; the agent's thread calls this, `published` and `pass_on`."""
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_read(self._awake)
         if self._conntrack is not None and self._join is not None:
             with self._lock:
                 flows = self._conntrack.take()
@@ -113,10 +138,17 @@ class DataPlane:
             waiting, self._waiting = self._waiting, deque()
             self._waiting_bytes = 0
         yield from waiting
+        if self._otlp is not None:
+            yield from self._otlp.collect()
         if self._join is not None:
             body, spans = self._join.flush()
             if spans:
                 yield Request(body, spans)
+
+    def published(self) -> None:
+        """What `collect` returned is on disk."""
+        if self._otlp is not None:
+            self._otlp.published()
 
     def pass_on(self, body: bytes) -> tuple[bytes, int]:
         """Add to a request what is known of the connections that its spans used; and how many spans that adds."""
@@ -126,6 +158,8 @@ class DataPlane:
         """What was counted."""
         if self._ingress is not None:
             yield from figures.of_ingress(self._ingress.counts, self._dropped)
+        if self._otlp is not None:
+            yield from figures.of_otlp(self._otlp.accepted, self._otlp.refused)
         if self._conntrack is not None and self._join is not None:
             with self._lock:
                 heard = self._conntrack.stats
@@ -151,6 +185,9 @@ class DataPlane:
                 return
             self._waiting.append(request)
             self._waiting_bytes += len(request.body)
+
+    def _wake(self) -> None:
+        os.eventfd_write(self._awake, 1)
 
     def _listen(self) -> None:
         conntrack = self._conntrack

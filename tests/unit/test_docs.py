@@ -17,8 +17,8 @@ NATIVE = PACKAGE.parent / "_native"
 
 #: Constants that look like one and are none: WSGI's, which are called an environment as well, and Jaeger's words.
 NOT_VARIABLES = {"instrument/wsgi.py", "jaeger.py", "jaeger_reader.py"}
-#: Set for a program that is started, not read.
-ONLY_SET = {"LC_ALL"}
+#: Set for a program that is started or a library that is loaded, not read.
+ONLY_SET = {"LC_ALL", "GRPC_ENABLE_FORK_SUPPORT"}
 _NAME = re.compile(r"[A-Z][A-Z0-9]*(_[A-Z0-9]+)+|HOME")
 
 

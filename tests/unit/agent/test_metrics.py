@@ -52,6 +52,14 @@ class Silent:
 class Watching:
     """A data plane that has seen nothing."""
 
+    otlp_addresses = ()
+
+    def fileno(self) -> int:
+        raise NotImplementedError
+
+    def published(self) -> None:
+        pass
+
     def start(self) -> None:
         pass
 
@@ -66,6 +74,7 @@ class Watching:
 
     def figures(self) -> Iterator[figures.Figure]:
         yield from figures.of_ingress(Counts(), 0)
+        yield from figures.of_otlp(0, {400: 1})
         yield from figures.of_services(ConntrackStats(*[0] * 7), JoinStats(*[0] * 9))
 
 

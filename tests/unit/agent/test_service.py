@@ -1,5 +1,6 @@
 """The loop: chunk in, requests out, and what stays on disk when."""
 
+import os
 import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -76,6 +77,51 @@ class Receiver:
         pass
 
 
+class Others:
+    """A data plane whose senders wait until what they sent is on disk."""
+
+    otlp_addresses = ()
+
+    def __init__(self) -> None:
+        self.came: list[bytes] = []
+        self.in_hand: list[bytes] = []
+        self.acknowledged: list[bytes] = []
+        self._awake = os.eventfd(0)
+
+    def send(self, *bodies: bytes) -> None:
+        self.came += bodies
+        os.eventfd_write(self._awake, 1)
+
+    def fileno(self) -> int:
+        return self._awake
+
+    def start(self) -> None:
+        pass
+
+    def stop(self) -> None:
+        pass
+
+    def collect(self) -> list[FakeRequest]:
+        if self.came:
+            os.eventfd_read(self._awake)
+        collected, self.came = self.came, []
+        self.in_hand += collected
+        return [FakeRequest(body, 1) for body in collected]
+
+    def published(self) -> None:
+        self.acknowledged += self.in_hand
+        self.in_hand = []
+
+    def pass_on(self, body: bytes) -> tuple[bytes, int]:
+        return body, 0
+
+    def figures(self) -> list[Any]:
+        return []
+
+    def close(self) -> None:
+        os.close(self._awake)
+
+
 class World:
     """An agent in a folder; a second one in the same folder goes on where the first was."""
 
@@ -95,8 +141,16 @@ class World:
             Sender(Delivery(each, self.stop, jitter=lambda: 0.01), cursor, self.outbox, self.stop)
             for each, cursor in zip(self.receivers, self.outbox.cursors, strict=True)
         ]
+        self.others = Others()
         self.agent = Agent(
-            self.spool, self.relay, self.outbox, self.senders, self.room, self.stop, poll_s=0.01
+            self.spool,
+            self.relay,
+            self.outbox,
+            self.senders,
+            self.room,
+            self.stop,
+            data_plane=self.others,
+            poll_s=0.01,
         )
         self.number = 0
         self.started = False
@@ -140,6 +194,7 @@ class World:
         if self.started:
             for sender in self.senders:
                 sender.join()
+        self.others.close()
         self.outbox.close()
         self.spool.__exit__(None, None, None)
         self.stop.close()
@@ -320,6 +375,60 @@ def test_a_full_disk_is_waited_out(
     assert world.relay.reads == ["1"]
     assert not chunk.exists()
     assert caplog.text.count("No space left on device") == 1
+
+
+def test_what_others_send_is_acknowledged_once_the_next_agent_would_send_it(
+    make_world: Any,
+) -> None:
+    world = make_world()
+    world.receivers[0].refuses = {"o"}
+    world.others.send(b"o")
+    world.run_until("acknowledged", lambda: world.others.acknowledged == [b"o"])
+    world = make_world()
+    assert world.drain(finish=False)
+    assert world.receivers[0].got == ["o"]
+
+
+def test_what_others_send_does_not_wait_for_all_chunks(make_world: Any) -> None:
+    world = make_world()
+    for number in range(3):
+        world.chunk(str(number))
+    acknowledged_after: list[int] = []
+    read = world.relay.read
+
+    def read_and_send(path: Path) -> Iterator[FakeRequest]:
+        acknowledged_after.append(len(world.others.acknowledged))
+        world.others.send(b"o%d" % len(acknowledged_after))
+        return read(path)
+
+    world.relay.read = read_and_send
+    world.run_until("all", lambda: len(world.others.acknowledged) == 3)
+    assert acknowledged_after == [0, 1, 2]
+
+
+def test_nothing_is_acknowledged_on_a_full_disk(
+    make_world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = make_world()
+    tried = threading.Event()
+    write = Spool.write_state
+
+    def fail(*arguments: Any) -> None:
+        tried.set()
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Spool, "write_state", fail)
+    world.others.send(b"o")
+
+    def room_again() -> bool:
+        if tried.is_set():
+            assert world.others.acknowledged == [] or Spool.write_state is write
+            monkeypatch.setattr(Spool, "write_state", write)
+        return bool(world.others.acknowledged)
+
+    world.run_until("acknowledged", room_again)
+    assert world.drain(finish=False)
+    assert world.receivers[0].got == ["o"]
 
 
 def test_what_ends_a_sender_ends_the_agent(make_world: Any) -> None:

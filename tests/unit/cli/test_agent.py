@@ -64,6 +64,8 @@ ALL = {
     "--ingress-udp": ["127.0.0.1:0"],
     "--ingress-tcp": ["[::1]:0"],
     "--ingress-unix": ["i"],
+    "--otlp-http": ["127.0.0.1:4318"],
+    "--otlp-grpc": ["127.0.0.1:4317"],
     "--services": ["t"],
     "--log-level": ["debug"],
 }
@@ -71,6 +73,8 @@ DATA_PLANE = {
     "udp": ("127.0.0.1", 0),
     "tcp": ("::1", 0),
     "unix": Path("i"),
+    "otlp_http": ("127.0.0.1", 4318),
+    "otlp_grpc": ("127.0.0.1", 4317),
     "names": Path("t"),
 }
 OPTIONS = main.Options(
