@@ -9,74 +9,17 @@
  * connections fit, or nobody shows that a request opened the connection, nothing is joined, and it
  * is counted.
  */
-#include <arpa/inet.h>
 #include <sys/random.h>
 
-#include "join_span.h"
+#include "join_parts.h"
 #include "otlp.h"
 
 #define SLACK_NS 1000000
-#define SECOND_NS INT64_C(1000000000)
 
 /* Spans of a connection come for as long as a receiver is down; what is older is not joined. */
 #define REMEMBER_NS (300 * SECOND_NS)
 
 #define RECENT 65536 /* CLIENT spans, and SERVER spans whose parent was not seen yet */
-
-enum tag {
-	REQUEST_RESOURCE_SPANS = 0x0a,
-	RESOURCE_SPANS_RESOURCE = 0x0a,
-	RESOURCE_SPANS_SCOPE_SPANS = 0x12,
-	SCOPE_SPANS_SCOPE = 0x0a,
-	SCOPE_SPANS_SPANS = 0x12,
-
-	SPAN_TRACE_ID = 0x0a,
-	SPAN_SPAN_ID = 0x12,
-	SPAN_PARENT_SPAN_ID = 0x22,
-	SPAN_KIND = 0x30,
-	SPAN_START_TIME = 0x39,
-	SPAN_END_TIME = 0x41,
-	SPAN_LINKS = 0x6a,
-	SPAN_STATUS = 0x7a,
-	LINK_TRACE_ID = 0x0a,
-	LINK_SPAN_ID = 0x12,
-	STATUS_CODE = 0x18,
-	STATUS_ERROR = 2,
-	KIND_INTERNAL = 1,
-};
-
-/* A CLIENT span that was seen, or the parent that a SERVER span waits for. */
-struct recent {
-	uint64_t span_id; /* 0: free */
-	uint64_t trace_id_high, trace_id_low;
-	int64_t start_ns, end_ns;
-	uint64_t serial; /* of the flow that waits for it */
-};
-
-struct recents {
-	struct recent *ring;
-	struct table by_id;
-	size_t next;
-};
-
-/* Fields to add to a span of the request. */
-struct addition {
-	const uint8_t *span; /* its content */
-	size_t at, size;     /* in `added` */
-};
-
-struct join {
-	struct flows flows;
-	struct recents clients, waiting;
-	struct bytes added;
-	struct bytes additions; /* struct addition, in the order of the request */
-	struct bytes made;	/* ResourceSpans fields of the Services' own spans */
-	uint64_t made_spans;
-	struct bytes scope_spans, resource_spans, result;
-	struct join_stats stats;
-	uint64_t random;
-	int64_t latest_ns;
-};
 
 static int recents_init(struct recents *recents)
 {
@@ -158,150 +101,6 @@ static uint64_t new_id(struct join *join)
 	return id;
 }
 
-static uint8_t *put_text_attribute(uint8_t *at, const char *key, const char *text)
-{
-	size_t key_size = strlen(key), size = strlen(text);
-	size_t value_size = length_field_size(size);
-
-	at = put_length(at, OTLP_SPAN_ATTRIBUTES,
-			length_field_size(key_size) + length_field_size(value_size));
-	at = put_length_field(at, OTLP_KEY, key, key_size);
-	at = put_length(at, OTLP_VALUE, value_size);
-	return put_length_field(at, OTLP_STRING_VALUE, text, size);
-}
-
-static uint8_t *put_int_attribute(uint8_t *at, const char *key, uint64_t number)
-{
-	size_t key_size = strlen(key), value_size = 1 + varint_size(number);
-
-	at = put_length(at, OTLP_SPAN_ATTRIBUTES,
-			length_field_size(key_size) + length_field_size(value_size));
-	at = put_length_field(at, OTLP_KEY, key, key_size);
-	at = put_length(at, OTLP_VALUE, value_size);
-	*at++ = OTLP_INT_VALUE;
-	return put_varint(at, number);
-}
-
-static uint8_t *put_place(uint8_t *at, const char *address_key, const char *port_key,
-			  const uint8_t *address, uint16_t port)
-{
-	static const uint8_t mapped[12] = {[10] = 0xff, 0xff};
-	char text[INET6_ADDRSTRLEN];
-
-	if (!memcmp(address, mapped, sizeof(mapped)))
-		inet_ntop(AF_INET, address + 12, text, sizeof(text));
-	else
-		inet_ntop(AF_INET6, address, text, sizeof(text));
-	return put_int_attribute(put_text_attribute(at, address_key, text), port_key, port);
-}
-
-#define FLOW_FIELDS_MAX 1024
-
-/*
- * How often the first packet was sent again. Nobody counts it for us; but TCP sends it again after
- * 1, 3, 7, ... seconds (RFC 6298), and a network without loss answers in less.
- */
-static unsigned int retransmissions(const struct flow *flow)
-{
-	int64_t answer_ns = (flow->reply_ns ? flow->reply_ns : flow->closed_ns) - flow->new_ns;
-	unsigned int count = 0;
-
-	for (int64_t sent_ns = SECOND_NS; sent_ns <= answer_ns && count < 6; count++)
-		sent_ns = 2 * sent_ns + SECOND_NS;
-	return count;
-}
-
-static uint8_t *put_flow(uint8_t *at, const struct flow *flow)
-{
-	unsigned int again = flow->outcome == FLOW_REFUSED ? 0 : retransmissions(flow);
-
-	at = put_text_attribute(at, "network.transport", "tcp");
-	at = put_place(at, "source.address", "source.port", flow->client, flow->client_port);
-	at = put_place(at, "destination.address", "destination.port", flow->virtual_ip,
-		       flow->virtual_port);
-	at = put_place(at, "network.peer.address", "network.peer.port", flow->endpoint,
-		       flow->endpoint_port);
-	if (flow->reply_ns)
-		at = put_int_attribute(at, "k8s_tracing.service.syn_ack_ns",
-				       flow->reply_ns - flow->new_ns);
-	if (flow->established_ns)
-		at = put_int_attribute(at, "k8s_tracing.service.handshake_ns",
-				       flow->established_ns - flow->new_ns);
-	if (again)
-		at = put_int_attribute(at, "k8s_tracing.service.syn_retransmissions", again);
-	at = put_text_attribute(at, "k8s_tracing.service.clock",
-				flow->kernel_times ? "kernel" : "received");
-	if (flow->outcome == FLOW_REFUSED || flow->outcome == FLOW_UNANSWERED) {
-		bool refused = flow->outcome == FLOW_REFUSED;
-		uint8_t status[2] = {STATUS_CODE, STATUS_ERROR};
-
-		at = put_text_attribute(at, "error.type",
-					refused ? "connection_refused" : "timeout");
-		at = put_length_field(at, SPAN_STATUS, status, sizeof(status));
-	}
-	return at;
-}
-
-/* Scope fields: name=k8s_tracing.service. */
-static const uint8_t scope[] = "\x0a\x13k8s_tracing.service";
-/* Resource fields of a Service without a name: service.name=kubernetes-service. */
-static const uint8_t unnamed_resource[] =
-	"\x0a\x24\x0a\x0cservice.name\x12\x14\x0a\x12kubernetes-service";
-/* Span fields: name. */
-static const uint8_t unnamed_fields[] = "\x2a\x07service";
-
-/* Make the Service's span of a flow. */
-static int make_span(struct join *join, const struct known_flow *known, uint64_t parent_span_id)
-{
-	const struct flow *flow = &known->flow;
-	const struct named *service = flows_named(&join->flows, &join->flows.services,
-						  flow->virtual_ip, flow->virtual_port);
-	const struct named *endpoint = flows_named(&join->flows, &join->flows.endpoints,
-						   flow->endpoint, flow->endpoint_port);
-	struct bytes resource = service ? service->resource
-					: (struct bytes){.data = (uint8_t *)unnamed_resource,
-							 .size = sizeof(unnamed_resource) - 1};
-	struct bytes fields = service ? service->fields
-				      : (struct bytes){.data = (uint8_t *)unnamed_fields,
-						       .size = sizeof(unnamed_fields) - 1};
-	size_t endpoint_size = endpoint ? endpoint->fields.size : 0;
-	int64_t end_ns = flow->established_ns ? flow->established_ns : flow->closed_ns;
-	size_t scope_size = length_field_size(sizeof(scope) - 1);
-	size_t size, scope_spans_size, all_size;
-	uint8_t *at, *body, *content;
-
-	body = malloc(FLOW_FIELDS_MAX + fields.size + endpoint_size);
-	if (!body)
-		return -1;
-	content = put_length(body, SPAN_TRACE_ID, 16);
-	content = put_id(put_id(content, known->trace_id_high), known->trace_id_low);
-	content = put_id(put_length(content, SPAN_SPAN_ID, 8), known->span_id);
-	if (parent_span_id)
-		content = put_id(put_length(content, SPAN_PARENT_SPAN_ID, 8), parent_span_id);
-	content = put_count(content, SPAN_KIND, KIND_INTERNAL);
-	content = put_fixed64(content, SPAN_START_TIME, flow->new_ns);
-	content =
-		put_fixed64(content, SPAN_END_TIME, end_ns > flow->new_ns ? end_ns : flow->new_ns);
-	content = put_bytes(content, fields.data, fields.size);
-	if (endpoint)
-		content = put_bytes(content, endpoint->fields.data, endpoint_size);
-	content = put_flow(content, flow);
-	size = content - body;
-	scope_spans_size = scope_size + length_field_size(size);
-	all_size = length_field_size(resource.size) + length_field_size(scope_spans_size);
-	at = bytes_extend(&join->made, length_field_size(all_size));
-	if (at) {
-		at = put_length(at, REQUEST_RESOURCE_SPANS, all_size);
-		at = put_length_field(at, RESOURCE_SPANS_RESOURCE, resource.data, resource.size);
-		at = put_length(at, RESOURCE_SPANS_SCOPE_SPANS, scope_spans_size);
-		at = put_length_field(at, SCOPE_SPANS_SCOPE, scope, sizeof(scope) - 1);
-		put_length_field(at, SCOPE_SPANS_SPANS, body, size);
-		join->made_spans++;
-	}
-	free(body);
-	return at ? 0 : -1;
-}
-
 int join_service(struct join *join, const uint8_t *virtual_ip, uint16_t virtual_port,
 		 const uint8_t *resource, uint64_t resource_size, const uint8_t *fields,
 		 uint64_t fields_size, const uint8_t *attributes, uint64_t attributes_size)
@@ -330,7 +129,7 @@ static int tell_failure(struct join *join, struct known_flow *known)
 	known->trace_id_high = new_id(join);
 	known->trace_id_low = new_id(join);
 	join->stats.failed++;
-	return make_span(join, known, 0);
+	return join_make_span(join, known, 0);
 }
 
 int join_flows(struct join *join, const struct flow *flows, uint64_t count)
@@ -364,7 +163,7 @@ static int consider(struct join *join, struct known_flow *known, const struct re
 	known->trace_id_high = client->trace_id_high;
 	known->trace_id_low = client->trace_id_low;
 	join->stats.joined++;
-	return make_span(join, known, client->span_id);
+	return join_make_span(join, known, client->span_id);
 }
 
 /* Note what a span gets: the Service's attributes, and a link if another one opened the connection.
@@ -389,10 +188,10 @@ static int add_to(struct join *join, const uint8_t *content, struct known_flow *
 		at = bytes_extend(&join->added, 2 + 18 + 10);
 		if (!at)
 			return -1;
-		at = put_length(at, SPAN_LINKS, 18 + 10);
-		at = put_length(at, LINK_TRACE_ID, 16);
+		at = put_length(at, OTLP_SPAN_LINKS, 18 + 10);
+		at = put_length(at, OTLP_LINK_TRACE_ID, 16);
 		at = put_id(put_id(at, known->trace_id_high), known->trace_id_low);
-		put_id(put_length(at, LINK_SPAN_ID, 8), known->span_id);
+		put_id(put_length(at, OTLP_LINK_SPAN_ID, 8), known->span_id);
 		join->stats.reused++;
 	}
 	addition.size = join->added.size - addition.at;
@@ -490,9 +289,9 @@ static int look_at(struct join *join, const struct wire_field *field)
 		return 0;
 	if (!span.span_id || !(span.trace_id_high | span.trace_id_low))
 		return 0;
-	if (span.kind == KIND_CLIENT)
+	if (span.kind == OTLP_KIND_CLIENT)
 		return join_client(join, &span, field->body);
-	return span.kind == KIND_SERVER ? join_server(join, &span, field->body) : 0;
+	return span.kind == OTLP_KIND_SERVER ? join_server(join, &span, field->body) : 0;
 }
 
 /* Look at all spans: 1; 0 if these bytes are no request; -1 without memory. */
@@ -503,15 +302,15 @@ static int look_at_all(struct join *join, const uint8_t *at, const uint8_t *end)
 	while (wire_take(&at, end, &resource_spans)) {
 		const uint8_t *in = resource_spans.body;
 
-		if (resource_spans.tag != REQUEST_RESOURCE_SPANS)
+		if (resource_spans.tag != OTLP_REQUEST_RESOURCE_SPANS)
 			continue;
 		while (wire_take(&in, resource_spans.after, &scope_spans)) {
 			const uint8_t *inner = scope_spans.body;
 
-			if (scope_spans.tag != RESOURCE_SPANS_SCOPE_SPANS)
+			if (scope_spans.tag != OTLP_RESOURCE_SPANS_SCOPE_SPANS)
 				continue;
 			while (wire_take(&inner, scope_spans.after, &span)) {
-				if (span.tag == SCOPE_SPANS_SPANS && look_at(join, &span) < 0)
+				if (span.tag == OTLP_SCOPE_SPANS_SPANS && look_at(join, &span) < 0)
 					return -1;
 			}
 			if (inner != scope_spans.after)
@@ -521,85 +320,6 @@ static int look_at_all(struct join *join, const uint8_t *at, const uint8_t *end)
 			return 0;
 	}
 	return at == end;
-}
-
-static int append(struct bytes *to, const uint8_t *data, size_t size)
-{
-	uint8_t *at = bytes_extend(to, size);
-
-	if (!at)
-		return size ? -1 : 0;
-	put_bytes(at, data, size);
-	return 0;
-}
-
-static int append_field(struct bytes *to, uint8_t tag, const struct bytes *content)
-{
-	uint8_t *at = bytes_extend(to, 1 + VARINT_MAX + content->size);
-
-	if (!at)
-		return -1;
-	bytes_end_at(to, put_length_field(at, tag, content->data, content->size));
-	return 0;
-}
-
-/* Copy ScopeSpans with what was added to its spans; `next` moves past the additions made. */
-static int copy_scope_spans(struct join *join, const struct wire_field *scope_spans,
-			    const struct addition **next, const struct addition *last)
-{
-	const uint8_t *at = scope_spans->body;
-	struct bytes *to = &join->scope_spans;
-	struct wire_field field;
-
-	to->size = 0;
-	while (wire_take(&at, scope_spans->after, &field)) {
-		uint8_t *copy;
-
-		if (*next == last || field.body != (*next)->span) {
-			if (append(to, field.at, field.after - field.at) < 0)
-				return -1;
-			continue;
-		}
-		copy = bytes_extend(to, 1 + VARINT_MAX + field.size + (*next)->size);
-		if (!copy)
-			return -1;
-		copy = put_length(copy, SCOPE_SPANS_SPANS, field.size + (*next)->size);
-		copy = put_bytes(copy, field.body, field.size);
-		copy = put_bytes(copy, join->added.data + (*next)->at, (*next)->size);
-		bytes_end_at(to, copy);
-		(*next)++;
-	}
-	return append_field(&join->resource_spans, RESOURCE_SPANS_SCOPE_SPANS, to);
-}
-
-/* Copy the request with all that was added. */
-static int copy_request(struct join *join, const uint8_t *at, const uint8_t *end)
-{
-	const struct addition *next = (const struct addition *)join->additions.data;
-	const struct addition *last = next + join->additions.size / sizeof(*next);
-	struct wire_field resource_spans, field;
-
-	while (wire_take(&at, end, &resource_spans)) {
-		const uint8_t *in = resource_spans.body;
-
-		if (next == last || next->span > resource_spans.after) {
-			if (append(&join->result, resource_spans.at,
-				   resource_spans.after - resource_spans.at) < 0)
-				return -1;
-			continue;
-		}
-		join->resource_spans.size = 0;
-		while (wire_take(&in, resource_spans.after, &field)) {
-			if (field.tag == RESOURCE_SPANS_SCOPE_SPANS
-				    ? copy_scope_spans(join, &field, &next, last) < 0
-				    : append(&join->resource_spans, field.at,
-					     field.after - field.at) < 0)
-				return -1;
-		}
-		if (append_field(&join->result, REQUEST_RESOURCE_SPANS, &join->resource_spans) < 0)
-			return -1;
-	}
-	return 0;
 }
 
 static void take_made(struct join *join, struct join_bytes *result)
@@ -629,10 +349,10 @@ int join_request(struct join *join, const uint8_t *request, uint64_t size,
 	if (!join->additions.size && !join->made.size)
 		return 0;
 	join->result.size = 0;
-	if (join->additions.size ? copy_request(join, request, request + size) < 0
-				 : append(&join->result, request, size) < 0)
+	if (join->additions.size ? join_copy_request(join, request, request + size) < 0
+				 : bytes_append(&join->result, request, size) < 0)
 		return -1;
-	if (append(&join->result, join->made.data, join->made.size) < 0)
+	if (bytes_append(&join->result, join->made.data, join->made.size) < 0)
 		return -1;
 	take_made(join, result);
 	return 0;
@@ -641,7 +361,7 @@ int join_request(struct join *join, const uint8_t *request, uint64_t size,
 int join_flush(struct join *join, struct join_bytes *result)
 {
 	join->result.size = 0;
-	if (append(&join->result, join->made.data, join->made.size) < 0)
+	if (bytes_append(&join->result, join->made.data, join->made.size) < 0)
 		return -1;
 	take_made(join, result);
 	return 0;

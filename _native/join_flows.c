@@ -205,14 +205,8 @@ struct known_flow *flows_by_serial(const struct flows *flows, uint64_t serial)
 
 static int set_bytes(struct bytes *bytes, const uint8_t *data, size_t size)
 {
-	uint8_t *at;
-
 	bytes->size = 0;
-	at = bytes_extend(bytes, size);
-	if (!at)
-		return size ? -1 : 0;
-	put_bytes(at, data, size);
-	return 0;
+	return bytes_append(bytes, data, size);
 }
 
 static struct named *find_named(const struct flows *flows, const struct table *table,

@@ -10,15 +10,6 @@
 #define WIRE_LENGTH 2
 #define WIRE_FIXED32 5
 
-enum tag {
-	SPAN_TRACE_ID = 0x0a,
-	SPAN_SPAN_ID = 0x12,
-	SPAN_PARENT_SPAN_ID = 0x22,
-	SPAN_KIND = 0x30,
-	SPAN_START_TIME = 0x39,
-	SPAN_END_TIME = 0x41,
-};
-
 static bool take_varint(const uint8_t **at, const uint8_t *end, uint64_t *value)
 {
 	*value = 0;
@@ -136,12 +127,12 @@ static uint64_t read_id(const uint8_t *bytes)
 
 static void take_ids(const struct wire_field *field, struct seen_span *span)
 {
-	if (field->tag == SPAN_TRACE_ID && field->size == 16) {
+	if (field->tag == OTLP_SPAN_TRACE_ID && field->size == 16) {
 		span->trace_id_high = read_id(field->body);
 		span->trace_id_low = read_id(field->body + 8);
-	} else if (field->tag == SPAN_SPAN_ID && field->size == 8) {
+	} else if (field->tag == OTLP_SPAN_SPAN_ID && field->size == 8) {
 		span->span_id = read_id(field->body);
-	} else if (field->tag == SPAN_PARENT_SPAN_ID && field->size == 8) {
+	} else if (field->tag == OTLP_SPAN_PARENT_SPAN_ID && field->size == 8) {
 		span->parent_span_id = read_id(field->body);
 	}
 }
@@ -161,18 +152,18 @@ bool seen_span_read(const uint8_t *at, const uint8_t *end, struct seen_span *spa
 	*span = (struct seen_span){0};
 	/* Attributes are many: they are looked at only where the kind says that they matter. */
 	while (wire_take(&at, end, &field)) {
-		if (field.tag == SPAN_KIND)
+		if (field.tag == OTLP_SPAN_KIND)
 			span->kind = field.value;
-		else if (field.tag == SPAN_START_TIME)
+		else if (field.tag == OTLP_SPAN_START_TIME)
 			span->start_ns = field.value;
-		else if (field.tag == SPAN_END_TIME)
+		else if (field.tag == OTLP_SPAN_END_TIME)
 			span->end_ns = field.value;
-		else if (field.tag <= SPAN_PARENT_SPAN_ID)
+		else if (field.tag <= OTLP_SPAN_PARENT_SPAN_ID)
 			take_ids(&field, span);
 	}
 	if (at != end)
 		return false;
-	if (span->kind != KIND_SERVER && span->kind != KIND_CLIENT)
+	if (span->kind != OTLP_KIND_SERVER && span->kind != OTLP_KIND_CLIENT)
 		return true;
 	for (at = from; wire_take(&at, end, &field);) {
 		if (field.tag == OTLP_SPAN_ATTRIBUTES)

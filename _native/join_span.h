@@ -5,11 +5,6 @@
 
 #include "join_flows.h"
 
-enum span_kind {
-	KIND_SERVER = 2,
-	KIND_CLIENT = 3,
-};
-
 struct seen_span {
 	uint64_t trace_id_high, trace_id_low;
 	uint64_t span_id;

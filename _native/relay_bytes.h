@@ -44,6 +44,18 @@ static inline uint8_t *bytes_extend(struct bytes *bytes, size_t more)
 	return bytes->data + needed - more;
 }
 
+/* Copy bytes to the end: 0, or -1 without memory. */
+static inline int bytes_append(struct bytes *bytes, const void *data, size_t size)
+{
+	uint8_t *at = size ? bytes_extend(bytes, size) : NULL;
+
+	if (size && !at)
+		return -1;
+	if (size)
+		memcpy(at, data, size);
+	return 0;
+}
+
 /* Give back what was extended but not written. */
 static inline void bytes_end_at(struct bytes *bytes, const uint8_t *end)
 {

@@ -11,34 +11,6 @@
 #define KIND_LAST 5   /* consumer */
 #define STATUS_LAST 2 /* error */
 
-enum tag {
-	SPAN_TRACE_ID = 0x0a,
-	SPAN_SPAN_ID = 0x12,
-	SPAN_PARENT_SPAN_ID = 0x22,
-	SPAN_NAME = 0x2a,
-	SPAN_KIND = 0x30,
-	SPAN_START_TIME = 0x39,
-	SPAN_END_TIME = 0x41,
-	SPAN_DROPPED_ATTRIBUTES = 0x50,
-	SPAN_EVENTS = 0x5a,
-	SPAN_DROPPED_EVENTS = 0x60,
-	SPAN_LINKS = 0x6a,
-	SPAN_DROPPED_LINKS = 0x70,
-	SPAN_STATUS = 0x7a,
-
-	EVENT_TIME = 0x09,
-	EVENT_NAME = 0x12,
-	EVENT_DROPPED_ATTRIBUTES = 0x20,
-
-	LINK_TRACE_ID = 0x0a,
-	LINK_SPAN_ID = 0x12,
-	LINK_DROPPED_ATTRIBUTES = 0x28,
-	LINK_FLAGS = 0x35,
-
-	STATUS_MESSAGE = 0x12,
-	STATUS_CODE = 0x18,
-};
-
 /* Tag of field 16, fixed32: the one that takes two bytes. */
 static const uint8_t span_flags_tag[2] = {0x85, 0x01};
 
@@ -91,7 +63,7 @@ static int encode_name(struct span *span, const char *name)
 
 	if (!at)
 		return -1;
-	bytes_end_at(&span->fields, put_text(at, SPAN_NAME, name));
+	bytes_end_at(&span->fields, put_text(at, OTLP_SPAN_NAME, name));
 	span->name_at = start;
 	span->name_size = span->fields.size - start;
 	return 0;
@@ -130,9 +102,9 @@ static uint8_t *put_status(uint8_t *at, uint8_t status, const char *message)
 	if (status == 0 || status > STATUS_LAST)
 		return at;
 	if (*message)
-		end = put_text(end, STATUS_MESSAGE, message);
-	end = put_count(end, STATUS_CODE, status);
-	return put_length_field(at, SPAN_STATUS, body, end - body);
+		end = put_text(end, OTLP_STATUS_MESSAGE, message);
+	end = put_count(end, OTLP_STATUS_CODE, status);
+	return put_length_field(at, OTLP_SPAN_STATUS, body, end - body);
 }
 
 static bool fits(const struct span *span, size_t size)
@@ -194,11 +166,11 @@ int encode_event(struct span *span, const struct k8s_tracing_event *event, int64
 	if (!field)
 		return -1;
 	body = field + 1 + LENGTH_MAX;
-	at = put_fixed64(body, EVENT_TIME, time_ns);
-	at = put_text(at, EVENT_NAME, event->name);
+	at = put_fixed64(body, OTLP_EVENT_TIME, time_ns);
+	at = put_text(at, OTLP_EVENT_NAME, event->name);
 	at = put_bytes(at, event->attributes, event->attributes_size);
-	at = put_count(at, EVENT_DROPPED_ATTRIBUTES, event->dropped_attributes);
-	bytes_end_at(&span->fields, close_field(field, body, SPAN_EVENTS, at));
+	at = put_count(at, OTLP_EVENT_DROPPED_ATTRIBUTES, event->dropped_attributes);
+	bytes_end_at(&span->fields, close_field(field, body, OTLP_SPAN_EVENTS, at));
 	if (time_ns < span->last_event_ns)
 		span->events_disordered = true;
 	span->last_event_ns = time_ns;
@@ -218,14 +190,14 @@ int encode_link(struct span *span, const struct k8s_tracing_link *link)
 	if (!field)
 		return -1;
 	body = field + 1 + LENGTH_MAX;
-	at = put_length(body, LINK_TRACE_ID, 16);
+	at = put_length(body, OTLP_LINK_TRACE_ID, 16);
 	at = put_id(put_id(at, link->linked_trace_id_high), link->linked_trace_id_low);
-	at = put_id(put_length(at, LINK_SPAN_ID, 8), link->linked_span_id);
+	at = put_id(put_length(at, OTLP_LINK_SPAN_ID, 8), link->linked_span_id);
 	at = put_bytes(at, link->attributes, link->attributes_size);
-	at = put_count(at, LINK_DROPPED_ATTRIBUTES, link->dropped_attributes);
-	*at++ = LINK_FLAGS;
+	at = put_count(at, OTLP_LINK_DROPPED_ATTRIBUTES, link->dropped_attributes);
+	*at++ = OTLP_LINK_FLAGS;
 	at = put_fixed32(at, link->flags);
-	bytes_end_at(&span->fields, close_field(field, body, SPAN_LINKS, at));
+	bytes_end_at(&span->fields, close_field(field, body, OTLP_SPAN_LINKS, at));
 	return 0;
 }
 
@@ -242,7 +214,7 @@ static struct field field_at(const uint8_t *at)
 	const uint8_t *body = take_length(at + 1, &size);
 	struct field field = {.at = at, .size = body + size - at};
 
-	if (*at == SPAN_EVENTS) {
+	if (*at == OTLP_SPAN_EVENTS) {
 		memcpy(&field.time_ns, body + 1, sizeof(field.time_ns));
 		field.time_ns = le64toh(field.time_ns);
 	}
@@ -252,14 +224,15 @@ static struct field field_at(const uint8_t *at)
 /* The end of the field of ours that stands there; NULL if it is none, whatever the bytes are. */
 static const uint8_t *checked_field_end(const uint8_t *at, const uint8_t *end)
 {
-	static const uint8_t tags[] = {SPAN_NAME,   OTLP_SPAN_ATTRIBUTES, OTLP_SPAN_TRACE_STATE,
-				       SPAN_EVENTS, SPAN_LINKS,		  SPAN_STATUS};
+	static const uint8_t tags[] = {OTLP_SPAN_NAME,	      OTLP_SPAN_ATTRIBUTES,
+				       OTLP_SPAN_TRACE_STATE, OTLP_SPAN_EVENTS,
+				       OTLP_SPAN_LINKS,	      OTLP_SPAN_STATUS};
 	uint64_t size;
 	const uint8_t *body = take_length_within(at + 1, end, &size);
 
 	if (!body || !memchr(tags, *at, sizeof(tags)))
 		return NULL;
-	if (*at == SPAN_EVENTS && (size < 9 || *body != EVENT_TIME))
+	if (*at == OTLP_SPAN_EVENTS && (size < 9 || *body != OTLP_EVENT_TIME))
 		return NULL;
 	return body + size;
 }
@@ -275,7 +248,7 @@ bool encode_wrote(const struct span *span)
 		next = checked_field_end(at, end);
 		if (!next)
 			return false;
-		named |= *at == SPAN_NAME && at - start == span->name_at &&
+		named |= *at == OTLP_SPAN_NAME && at - start == span->name_at &&
 			 next - at == span->name_size;
 	}
 	return named;
@@ -334,23 +307,23 @@ static uint8_t *put_fixed_fields(uint8_t *at, const struct span *span)
 {
 	int64_t end_ns = span->end_ns > span->start_ns ? span->end_ns : span->start_ns;
 
-	at = put_length(at, SPAN_TRACE_ID, 16);
+	at = put_length(at, OTLP_SPAN_TRACE_ID, 16);
 	at = put_id(put_id(at, span->trace_id_high), span->trace_id_low);
-	at = put_id(put_length(at, SPAN_SPAN_ID, 8), span->span_id);
+	at = put_id(put_length(at, OTLP_SPAN_SPAN_ID, 8), span->span_id);
 	if (span->parent_span_id)
-		at = put_id(put_length(at, SPAN_PARENT_SPAN_ID, 8), span->parent_span_id);
-	at = put_count(at, SPAN_KIND, span->kind);
-	at = put_fixed64(at, SPAN_START_TIME, span->start_ns);
-	at = put_fixed64(at, SPAN_END_TIME, end_ns);
+		at = put_id(put_length(at, OTLP_SPAN_PARENT_SPAN_ID, 8), span->parent_span_id);
+	at = put_count(at, OTLP_SPAN_KIND, span->kind);
+	at = put_fixed64(at, OTLP_SPAN_START_TIME, span->start_ns);
+	at = put_fixed64(at, OTLP_SPAN_END_TIME, end_ns);
 	if (span->end != SPAN_ENDED)
 		at = put_bytes(at, unfinished_attribute, sizeof(unfinished_attribute) - 1);
 	if (span->lost_events)
 		at = put_lost_events(at, span->lost_events);
 	if (span->end == SPAN_PROCESS_GONE)
 		at = put_bytes(at, gone_status, sizeof(gone_status) - 1);
-	at = put_count(at, SPAN_DROPPED_ATTRIBUTES, span->dropped_attributes);
-	at = put_count(at, SPAN_DROPPED_EVENTS, span->dropped_events);
-	at = put_count(at, SPAN_DROPPED_LINKS, span->dropped_links);
+	at = put_count(at, OTLP_SPAN_DROPPED_ATTRIBUTES, span->dropped_attributes);
+	at = put_count(at, OTLP_SPAN_DROPPED_EVENTS, span->dropped_events);
+	at = put_count(at, OTLP_SPAN_DROPPED_LINKS, span->dropped_links);
 	at = put_bytes(at, span_flags_tag, sizeof(span_flags_tag));
 	return put_fixed32(at, span->flags);
 }

@@ -1,16 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "relay_output.h"
 
+#include "otlp.h"
+
 /* What spans needed while they waited is not kept for ever: more than so many requests' bytes. */
 #define BURST 4
-
-enum tag {
-	REQUEST_RESOURCE_SPANS = 0x0a,
-	RESOURCE_SPANS_RESOURCE = 0x0a,
-	RESOURCE_SPANS_SCOPE_SPANS = 0x12,
-	SCOPE_SPANS_SCOPE = 0x0a,
-	SCOPE_SPANS_SPANS = 0x12,
-};
 
 /* Resource fields: service.name=unknown_service, OpenTelemetry's word for it. */
 static const uint8_t unknown_resource[] =
@@ -181,8 +175,8 @@ static int64_t write_scope_spans(struct output *output, const struct process *pr
 	at = bytes_extend(&output->scratch, overhead + size);
 	if (!at)
 		return -1;
-	at = put_length(at, RESOURCE_SPANS_SCOPE_SPANS, scope_size + size);
-	at = put_length_field(at, SCOPE_SPANS_SCOPE, scope->fields.data, scope->fields.size);
+	at = put_length(at, OTLP_RESOURCE_SPANS_SCOPE_SPANS, scope_size + size);
+	at = put_length_field(at, OTLP_SCOPE_SPANS_SCOPE, scope->fields.data, scope->fields.size);
 	at = put_bytes(at, scope->spans.data + scope->taken, size);
 	bytes_end_at(&output->scratch, at);
 	took_spans(output, process, scope, size, spans);
@@ -221,9 +215,9 @@ static int write_resource_spans(struct output *output, struct request *request,
 	at = bytes_extend(&request->bytes, overhead + output->scratch.size);
 	if (!at)
 		return -1;
-	at = put_length(at, REQUEST_RESOURCE_SPANS,
+	at = put_length(at, OTLP_REQUEST_RESOURCE_SPANS,
 			length_field_size(resource_size) + output->scratch.size);
-	at = put_length_field(at, RESOURCE_SPANS_RESOURCE, resource, resource_size);
+	at = put_length_field(at, OTLP_RESOURCE_SPANS_RESOURCE, resource, resource_size);
 	at = put_bytes(at, output->scratch.data, output->scratch.size);
 	bytes_end_at(&request->bytes, at);
 	return 0;
@@ -286,7 +280,7 @@ int output_add(struct output *output, struct process *process, uint16_t scope_id
 
 	if (!at)
 		return -1;
-	put_length_field(at, SCOPE_SPANS_SPANS, span->data, span->size);
+	put_length_field(at, OTLP_SCOPE_SPANS_SPANS, span->data, span->size);
 	scope->count++;
 	output->stats->waiting_spans++;
 	output->pending_bytes += size;
@@ -308,7 +302,7 @@ static uint64_t count_spans(const struct bytes *spans)
 	uint64_t count = 0, size;
 
 	for (const uint8_t *at = spans->data; at < end; at += size) {
-		at = *at == SCOPE_SPANS_SPANS ? take_length_within(at + 1, end, &size) : NULL;
+		at = *at == OTLP_SCOPE_SPANS_SPANS ? take_length_within(at + 1, end, &size) : NULL;
 		if (!at)
 			return UINT64_MAX;
 		count++;
