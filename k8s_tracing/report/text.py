@@ -61,7 +61,7 @@ def render_trace(
     paint = _Paint(color, spans)
     frame = _Frame(spans)
     rows = list(_rows(spans, events))
-    layout = _Layout(max(_cells(row.text) for row in rows if row.is_span), max(width, _MIN_WIDTH))
+    layout = _Layout(max(row.cells for row in rows if row.is_span), max(width, _MIN_WIDTH))
     lines = [*_header(spans, frame, paint, layout)]
     lines += [_line(row, frame, paint, layout) for row in rows]
     return "".join(line.rstrip() + "\n" for line in lines)
@@ -104,8 +104,11 @@ class _Row:
     is_error: bool = False
 
     @property
-    def text(self) -> str:
-        return self.prefix + " ".join(filter(None, (self.service, self.label, self.note)))
+    def cells(self) -> int:
+        """How many columns it takes; each character of the tree's lines takes one, and there may be thousands."""
+        return len(self.prefix) + _cells(
+            " ".join(filter(None, (self.service, self.label, self.note)))
+        )
 
 
 class _Frame:
@@ -280,8 +283,8 @@ def _short(value: AttributeValue) -> str:
 def _line(row: _Row, frame: _Frame, paint: _Paint, layout: _Layout) -> str:
     width = layout.tree if row.is_span else layout.width
     # a deep tree leaves at least half of the room to names
-    prefix = _fit_end(row.prefix, max(width // 2, width - _cells(row.text) + len(row.prefix)))
-    room = width - _cells(prefix)
+    prefix = _fit_end(row.prefix, max(width // 2, width - row.cells + len(row.prefix)))
+    room = width - len(prefix)
     if not row.is_span:
         return paint(prefix, _DIM) + paint(_fit(row.label, room), _RED if row.is_error else _DIM)
     color = paint.service(row.span.service_name)

@@ -13,6 +13,11 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 
+COMPILE = (
+    *("gcc", "-g", "-O1", "-fPIC", "-shared", "-fno-omit-frame-pointer"),
+    *("-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"),
+)
+
 
 @pytest.fixture(scope="module")
 def sanitized(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -26,28 +31,18 @@ def sanitized(tmp_path_factory: pytest.TempPathFactory) -> Path:
     cmake = (ROOT / "_native" / "CMakeLists.txt").read_text()
     found = re.search(r"add_library\(_core MODULE WITH_SOABI ([^)]*)\)", cmake)
     assert found
-    subprocess.run(
-        [
-            *("gcc", "-std=c11", "-g", "-O1", "-fPIC", "-shared", "-fno-omit-frame-pointer"),
-            *("-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"),
-            f"-I{sysconfig.get_path('include')}",
-            *(ROOT / "_native" / source for source in found[1].split()),
-            *("-o", package / f"_core{sysconfig.get_config_var('EXT_SUFFIX')}"),
-        ],
-        check=True,
-    )
     relay = re.search(r"add_library\(k8s_tracing_relay SHARED ([^)]*)\)", cmake)
     assert relay
-    subprocess.run(
-        [
-            *("gcc", "-std=gnu11", "-D_GNU_SOURCE", "-g", "-O1", "-fPIC", "-shared"),
-            *("-fno-omit-frame-pointer", "-fsanitize=address,undefined"),
-            "-fno-sanitize-recover=undefined",
-            *(ROOT / "_native" / source for source in relay[1].split()),
-            *("-o", package / "libk8s_tracing_relay.so"),
-        ],
-        check=True,
-    )
+    extension = sysconfig.get_config_var("EXT_SUFFIX")
+    include = f"-I{sysconfig.get_path('include')}"
+    compilers = [
+        subprocess.Popen([*COMPILE, *options, *sources, "-o", package / name], cwd=ROOT / "_native")
+        for name, options, sources in (
+            (f"_core{extension}", ["-std=c11", include], found[1].split()),
+            ("libk8s_tracing_relay.so", ["-std=gnu11", "-D_GNU_SOURCE"], relay[1].split()),
+        )
+    ]
+    assert [compiler.wait() for compiler in compilers] == [0, 0]
     (package / "relay.cdef.txt").symlink_to(ROOT / "_native/relay.cdef.txt")
     return folder
 
@@ -96,7 +91,8 @@ def test_the_suites_pass_under_address_and_undefined_behaviour_sanitizers(
     answer = subprocess.run(
         [
             *(sys.executable, "-c", script, str(sanitized), *suites),
-            *("-q", "-p", "no:cacheprovider", "-p", "no:faulthandler", "-k", chosen, "-W", rewrite),
+            *("-q", "-p", "no:cacheprovider", "-p", "no:faulthandler", "-p", "pytest_timeout"),
+            *("-k", chosen, "-W", rewrite),
         ],
         cwd=ROOT,
         env={
@@ -105,6 +101,8 @@ def test_the_suites_pass_under_address_and_undefined_behaviour_sanitizers(
             # CPython keeps what it has at exit, and its allocator would hide what is used after it was freed
             "ASAN_OPTIONS": "detect_leaks=0:abort_on_error=0:allocator_may_return_null=1",
             "PYTHONMALLOC": "malloc",
+            # other plugins take longer to load than the tests to run
+            "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
         },
         capture_output=True,
         text=True,

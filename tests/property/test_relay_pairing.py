@@ -48,7 +48,7 @@ def recordings(draw: st.DrawFn) -> tuple[int, list[list[list]]]:
     return spans, recording
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=settings().max_examples // 2)
 @given(recordings())
 def test_every_span_comes_out_once_and_whole(recording: tuple[int, list[list[list]]]) -> None:
     spans, chunks = recording
@@ -65,7 +65,7 @@ def test_every_span_comes_out_once_and_whole(recording: tuple[int, list[list[lis
     assert (stats.ends_without_start, stats.details_without_span, stats.duplicates) == (0, 0, 0)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=settings().max_examples // 2)
 @given(recordings(), st.data())
 def test_a_relay_that_is_killed_at_any_moment_goes_on_from_its_state(
     recording: tuple[int, list[list[list]]], data: st.DataObject

@@ -135,7 +135,7 @@ def test_the_checksum_is_what_it_is_said_to_be(state: bytes) -> None:
     assert signed(state, state[32:]) == state
 
 
-@settings(deadline=None, max_examples=400)
+@settings(deadline=None, max_examples=4 * settings().max_examples)
 @given(data=st.data())
 def test_no_bytes_whatever_do_harm(state: bytes, data: st.DataObject) -> None:
     """With a right checksum: they are refused, or what is made of them can be handed out."""
