@@ -86,10 +86,25 @@ static void read_address(const struct wire_field *value, uint8_t *address)
 		memset(address, 0, 16);
 }
 
+/* Envoy's own attributes are texts, whatever they say. */
 static void read_port(const struct wire_field *value, uint16_t *port)
 {
-	if (value->tag == OTLP_INT_VALUE && value->value < 65536)
-		*port = value->value;
+	uint64_t number = value->value;
+
+	if (value->tag == OTLP_STRING_VALUE) {
+		if (!value->size || value->size > 5)
+			return;
+		number = 0;
+		for (size_t i = 0; i < value->size; i++) {
+			if (value->body[i] < '0' || value->body[i] > '9')
+				return;
+			number = 10 * number + value->body[i] - '0';
+		}
+	} else if (value->tag != OTLP_INT_VALUE) {
+		return;
+	}
+	if (number < 65536)
+		*port = number;
 }
 
 /* The conventions' names, and those that they had before, which many instrumentations still use. */

@@ -129,17 +129,19 @@ class DataPlane:
         """What came in since the last call; the agent's thread calls this, `published` and `pass_on`."""
         with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self._awake)
-        if self._conntrack is not None and self._join is not None:
-            with self._lock:
-                flows = self._conntrack.take()
-            if flows:
-                self._join.add(flows)
         with self._lock:
             waiting, self._waiting = self._waiting, deque()
             self._waiting_bytes = 0
-        yield from waiting
         if self._otlp is not None:
-            yield from self._otlp.collect()
+            waiting += self._otlp.collect()
+        # After the requests: then the connections that they used are among those that are known.
+        if self._conntrack is not None and self._join is not None:
+            with self._lock:
+                self._conntrack.read()
+                flows = self._conntrack.take()
+            if flows:
+                self._join.add(flows)
+        yield from waiting
         if self._join is not None:
             body, spans = self._join.flush()
             if spans:

@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -34,12 +33,13 @@ from tests.support.wait import wait_for
 
 APP = str(Path(__file__).parent / "apps/service_app.py")
 LOG_TO = "10.244.0.1:5514"
+OTLP_TO = "10.244.0.1:4318"
 PATIENCE_S = 90.0
 MS = 1_000_000
 
 
 class Node:
-    """An agent on the node, a HAProxy and an nginx in one pod, the Service's endpoints in two."""
+    """An agent on the node, a HAProxy, an nginx and an Envoy in one pod, the Service's endpoints in two."""
 
     def __init__(self, net: ServiceNet, folder: Path, stack: ExitStack) -> None:
         self.net = net
@@ -49,6 +49,7 @@ class Node:
         env = {name: value for name, value in os.environ.items() if not name.startswith("OTEL_")}
         command = [sys.executable, "-m", "k8s_tracing", "agent", "--private", str(folder / "agent")]
         command += ["--output-file", str(self.output), "--ingress-udp", LOG_TO]
+        command += ["--otlp-http", OTLP_TO]
         command += ["--services", str(names)]
         log = stack.enter_context((folder / "agent.log").open("wb"))
         self.agent = subprocess.Popen(net.command("node", *command), stderr=log, env=env)
@@ -73,12 +74,12 @@ class Node:
                 proxies.running(
                     kind,
                     f"{VIRTUAL_IP}:{PORT}",
-                    LOG_TO,
+                    OTLP_TO if kind == "envoy" else LOG_TO,
                     place=lambda command: net.command("client", *command),
                     listens=lambda port: self._listens("127.0.0.1", port),
                 )
             ).port
-            for kind in ("haproxy", "nginx")
+            for kind in ("haproxy", "nginx", "envoy")
         }
 
     def _listens(self, address: str, port: int) -> bool:
@@ -100,6 +101,13 @@ class Node:
 
         with ThreadPoolExecutor(connections) as pool:
             list(pool.map(lambda n: self.net.inside("client", lambda: some(n)), range(connections)))
+
+    def metrics(self) -> dict[str, float]:
+        """The agent's, by their names without its prefix."""
+        ready = json.loads((self.output.parent / "agent/env.json").read_text())
+        text = self.net.run("node", "curl", "-s", f"{ready['health']}/metrics")
+        pairs = (line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+        return {name.removeprefix("k8s_tracing_agent_"): float(value) for name, value in pairs}
 
     def end(self) -> None:
         """End the agent in order."""
@@ -190,27 +198,61 @@ def _role(span: SpanRecord) -> str:
         return "service"
     if span.scope_name == "k8s_tracing.ingress":
         return f"ingress {span.kind.lower()}"
+    if span.service_name == "ingress":
+        return f"envoy {span.kind.lower()}"
     return "endpoint"
+
+
+def test_envoys_own_spans_come_through_the_agent_and_are_joined(node: Node) -> None:
+    node.ask("envoy", range(200), connections=2)
+    # It sends the last of them after 5 s.
+    wait_for("Envoy's spans", lambda: node.metrics()["otlp_spans_total"] == 400, PATIENCE_S)
+    traces: dict[str, dict[str, list[SpanRecord]]] = {}
+    for span in node.sent():
+        traces.setdefault(span.trace_id, {}).setdefault(_role(span), []).append(span)
+    assert len(traces) == 200
+    ports = set()
+    services = []
+    for roles in traces.values():
+        services += roles.pop("service", [])
+        assert {role: len(found) for role, found in roles.items()} == {
+            "envoy server": 1,
+            "envoy client": 1,
+            "endpoint": 1,
+        }
+        ((server,), (client,), (endpoint,)) = (
+            roles[role] for role in ("envoy server", "envoy client", "endpoint")
+        )
+        assert client.parent_span_id == server.span_id
+        assert endpoint.parent_span_id == client.span_id
+        assert server.service_name == client.service_name == "ingress"
+        # Envoy's attributes are texts.
+        assert client.attributes["network.local.address"] == PODS["client"]
+        port = int(str(client.attributes["network.local.port"]))
+        assert port == endpoint.attributes["network.peer.port"]
+        assert client.attributes["k8s_tracing.service.name"] == "default/web:http"
+        ports.add(port)
+    # Each connection has a span, below a request that used it.
+    assert {service.attributes["source.port"] for service in services} == ports
+    assert len(services) == len(ports)
+    for service in services:
+        [client] = traces[service.trace_id]["envoy client"]
+        assert service.parent_span_id == client.span_id
+        assert (
+            int(str(client.attributes["network.local.port"])) == service.attributes["source.port"]
+        )
 
 
 def test_the_metrics_count_what_was_seen(node: Node) -> None:
     node.ask("haproxy", range(20), connections=2)
-    ready: dict[str, Any] = json.loads((node.output.parent / "agent/env.json").read_text())
-    health = str(ready["health"])
-
-    def metrics() -> dict[str, float]:
-        text = node.net.run("node", "curl", "-s", f"{health}/metrics")
-        pairs = (line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
-        return {name.removeprefix("k8s_tracing_agent_"): float(value) for name, value in pairs}
-
     wait_for(
         "the lines are counted",
-        lambda: metrics().get('ingress_lines_total{outcome="span"}') == 20,
+        lambda: node.metrics().get('ingress_lines_total{outcome="span"}') == 20,
         PATIENCE_S,
     )
     found = wait_for(
         "the requests are joined",
-        lambda: m if (m := metrics())["service_reused_total"] else None,
+        lambda: m if (m := node.metrics())["service_reused_total"] else None,
         PATIENCE_S,
     )
     assert found['service_joins_total{outcome="joined"}'] >= 1

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import http.server
+import re
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -119,11 +121,11 @@ def running(
     place: Callable[[list[str]], list[str]] = _here,
     listens: Callable[[int], bool] | None = None,
 ) -> Iterator[Proxy]:
-    """Start HAProxy or nginx with our lines in its configuration.
+    """Start HAProxy or nginx with our lines in its configuration, or Envoy with what our page says.
 
     Args:
         live: The upstream's address and port.
-        log_to: Where the receiver listens.
+        log_to: Where the receiver of log lines listens; for Envoy, that of OTLP over HTTP.
         place: Makes of its command one that runs elsewhere, such as in a network namespace.
         listens: Does it listen there, on that port?
     """
@@ -131,7 +133,7 @@ def running(
     port, dead = free_ports(2)
     with tempfile.TemporaryDirectory(prefix="k8st-") as name:
         folder = Path(name)
-        make = _haproxy if kind == "haproxy" else _nginx
+        make = {"haproxy": _haproxy, "nginx": _nginx, "envoy": _envoy}[kind]
         config, command = make(folder, port, live, dead, log_to)
         if shutil.which(command[0]) is None:
             raise FileNotFoundError(f"{kind} is not installed: run `make setup`")
@@ -187,6 +189,27 @@ backend single
 """
     )
     return config, ["haproxy", "-db", "-f", str(config)]
+
+
+def _envoy(folder: Path, port: int, live: str, dead: int, log_to: str) -> tuple[Path, list[str]]:
+    page = Path(__file__).parents[2] / "docs/how-to/trace-the-ingress.md"
+    [text] = [
+        block
+        for block in re.findall(r"```yaml\n(.*?)```", page.read_text(), re.DOTALL)
+        if "static_resources" in block
+    ]
+    for documented, ours in (
+        ("127.0.0.1, port_value: 10000", f"127.0.0.1, port_value: {port}"),
+        ("127.0.0.1, port_value: 8080", live.replace(":", ", port_value: ")),
+        ("127.0.0.1, port_value: 4318", log_to.replace(":", ", port_value: ")),
+    ):
+        assert text.count(documented) == 1
+        text = text.replace(documented, ours)
+    config = folder / "envoy.yaml"
+    config.write_text(text)
+    envoy = str(Path(sys.executable).with_name("envoy"))
+    options = ["--disable-hot-restart", "--concurrency", "1", "--log-level", "warning"]
+    return config, [envoy, "-c", str(config), *options]
 
 
 def _nginx(folder: Path, port: int, live: str, dead: int, log_to: str) -> tuple[Path, list[str]]:
