@@ -14,10 +14,10 @@ UNIT := $(wildcard tests/unit tests/property)
 
 export PYTHON
 
-.PHONY: help setup system-packages test-packages demo test unit integration lint format bench clean
+.PHONY: help setup system-packages test-packages demo demo-dataplane test unit integration lint format bench clean
 
 help: ## say what the targets do
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## install what is missing: system packages (apt), .venv, this package
 
@@ -42,9 +42,15 @@ $(BIN)/python: | system-packages
 
 # In a terminal, `set -m` gives the demo Ctrl-C for itself: it ends in order, and make reports the
 # demo's own exit status and not an interrupt. Elsewhere `exec` hands it the signals that make gets.
-demo: setup ## run the HotROD demo and print one of its traces; ARGS=--once ends by itself
-	@demo=($(BIN)/python examples/hotrod/demo.py $(ARGS)); \
+in_order = demo=($(BIN)/python $(1) $(ARGS)); \
 	if [[ -t 0 ]]; then set -m; "$${demo[@]}"; exit $$?; else exec "$${demo[@]}"; fi
+
+demo: setup ## run the HotROD demo and print one of its traces; ARGS=--once ends by itself
+	@$(call in_order,examples/hotrod/demo.py)
+
+demo-dataplane: setup ## the same behind HAProxy and nginx, with Services, on a node of network namespaces; needs root
+	@tools/system-packages dataplane
+	@$(call in_order,examples/hotrod/demo_dataplane.py)
 
 # One after the other also under `make -j`: the tests need the whole machine.
 test: setup test-packages ## lint, then every test, with real LTTng, Redis and Jaeger

@@ -71,9 +71,9 @@ static uint8_t *put_flow(uint8_t *at, const struct flow *flow)
 	if (flow->reply_ns)
 		at = put_int_attribute(at, "k8s_tracing.service.syn_ack_ns",
 				       flow->reply_ns - flow->new_ns);
-	if (flow->established_ns)
-		at = put_int_attribute(at, "k8s_tracing.service.handshake_ns",
-				       flow->established_ns - flow->new_ns);
+	if (flow->reply_ns && flow->established_ns)
+		at = put_int_attribute(at, "k8s_tracing.service.ack_ns",
+				       flow->established_ns - flow->reply_ns);
 	if (again)
 		at = put_int_attribute(at, "k8s_tracing.service.syn_retransmissions", again);
 	at = put_text_attribute(at, "k8s_tracing.service.clock",

@@ -86,7 +86,8 @@ static void read_address(const struct wire_field *value, uint8_t *address)
 		memset(address, 0, 16);
 }
 
-/* Envoy's own attributes are texts, whatever they say. */
+/* Envoy's own attributes are texts, whatever they say, and so are those of gRPC's instrumentation.
+ */
 static void read_port(const struct wire_field *value, uint16_t *port)
 {
 	uint64_t number = value->value;

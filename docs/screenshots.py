@@ -1,13 +1,16 @@
 """Makes the pictures of the viewer in docs/images again, from HotROD's real traces.
 
-    .venv/bin/python docs/screenshots.py
+    .venv/bin/python docs/screenshots.py [NAME...]
 
-HotROD runs twice, with its faults and without its lock, and the viewer receives its spans as it does in `make demo`.
+HotROD runs twice, with its faults and without its lock, and the viewer receives its spans as it does in `make demo`;
+then behind ingresses and Services, as in `make demo-dataplane`, which needs root. With names: those pictures only
+(`trace`, `dataplane`).
 """
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -24,13 +27,16 @@ sys.path.insert(0, str(REPOSITORY))
 from tests.support.viewer import Viewer  # noqa: E402
 
 WIDE = {"width": 1280, "height": 720}
+TALL = {"width": 1280, "height": 1360}
 
 
-def run_hotrod(endpoint: str, *flags: str) -> None:
-    """Send four dispatches through HotROD, whose spans go to this endpoint."""
-    command = [sys.executable, "examples/hotrod/demo.py", "--once", *flags]
+def run_hotrod(endpoint: str, *flags: str, demo: str = "demo") -> str:
+    """Send four dispatches through HotROD, whose spans go to this endpoint; what it prints."""
+    command = [sys.executable, f"examples/hotrod/{demo}.py", "--once", *flags]
     env = {**os.environ, "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint}
-    subprocess.run(command, cwd=REPOSITORY, env=env, check=True, stdout=subprocess.DEVNULL)
+    return subprocess.run(
+        command, cwd=REPOSITORY, env=env, check=True, stdout=subprocess.PIPE, text=True
+    ).stdout
 
 
 def dispatches(viewer: Viewer) -> list[dict[str, Any]]:
@@ -40,31 +46,30 @@ def dispatches(viewer: Viewer) -> list[dict[str, Any]]:
     return sorted(answer.json()["data"], key=lambda trace: -trace["duration"])
 
 
-def picture(page: Page, url: str, name: str, wait_for: str) -> None:
-    """Open a page and keep what it shows."""
+def picture(page: Page, url: str, name: str, wait_for: str, collapse: str = "") -> None:
+    """Open a page, hide what is below one span, and keep what it shows."""
     page.goto(url)
     page.locator(wait_for).first.wait_for()
+    if collapse:
+        page.get_by_label(f"Collapse {collapse}").last.click()
     page.evaluate("document.activeElement?.blur()")
     page.wait_for_timeout(300)  # the minimap and the results' fading are drawn
     page.screenshot(path=IMAGES / f"{name}.png")
     print(IMAGES / f"{name}.png")
 
 
-def tab(browser: Browser, theme: Any) -> Page:
+def tab(browser: Browser, theme: Any, viewport: Any = WIDE) -> Page:
     """A new tab in light or dark."""
-    return browser.new_context(viewport=WIDE, color_scheme=theme).new_page()
+    return browser.new_context(viewport=viewport, color_scheme=theme).new_page()
 
 
-def main() -> None:
-    """Run HotROD, then take the pictures."""
-    program = shutil.which("chromium") or "chromium-browser"
-    args = ["--no-sandbox"] if os.geteuid() == 0 else []
-    with Viewer() as viewer, sync_playwright() as playwright:
+def pictures_of_the_viewer(browser: Browser) -> None:
+    """HotROD's four processes."""
+    with Viewer() as viewer:
         run_hotrod(viewer.otlp_http_endpoint)
         run_hotrod(viewer.otlp_http_endpoint, "--fix-disable-db-conn-mutex")
         found = dispatches(viewer)
         slowest, fastest = found[0]["traceID"], found[-1]["traceID"]
-        browser = playwright.chromium.launch(executable_path=program, args=args)
         light, dark = tab(browser, "light"), tab(browser, "dark")
         trace = f"{viewer.url}/trace/{slowest}"
         picture(light, f"{viewer.url}/search?service=frontend", "search", ".trace-item")
@@ -72,8 +77,35 @@ def main() -> None:
         picture(dark, trace, "trace-dark", ".path")
         picture(light, f"{trace}...{fastest}", "compare", ".compare-row .bar")
         picture(light, f"{viewer.url}/dependencies", "dependencies", ".graph")
+
+
+def pictures_of_the_data_plane(browser: Browser) -> None:
+    """HotROD behind an ingress and with Services; the first dispatch opened a connection to each."""
+    with Viewer() as viewer:
+        printed = run_hotrod(viewer.otlp_http_endpoint, demo="demo_dataplane")
+        trace_id = re.findall(r"trace ([0-9a-f]{32})", printed)[0]
+        found = requests.get(f"{viewer.url}/api/traces/{trace_id}", timeout=20).json()
+        [chosen] = [
+            span["spanID"]
+            for span in found["data"][0]["spans"]
+            if span["operationName"] == "service default/customer:http"
+        ]
+        page = tab(browser, "light", TALL)
+        url = f"{viewer.url}/trace/{trace_id}?span={chosen}"
+        picture(page, url, "dataplane", ".path", collapse="/driver.DriverService/FindNearest")
+
+
+def main(names: list[str]) -> None:
+    """Run HotROD, then take the pictures."""
+    program = shutil.which("chromium") or "chromium-browser"
+    args = ["--no-sandbox"] if os.geteuid() == 0 else []
+    takes = {"trace": pictures_of_the_viewer, "dataplane": pictures_of_the_data_plane}
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=args)
+        for name in names or takes:
+            takes[name](browser)
         browser.close()
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -16,10 +16,11 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 from types import FrameType
 
@@ -113,13 +114,13 @@ def dispatch(frontend: Address, customer: int, request: str) -> Dispatch:
     return Dispatch(customer, ok, answer, latency_ms, trace_id)
 
 
-def send_dispatches(screen: Screen, frontend: Address) -> list[Dispatch]:
+def send_dispatches(screen: Screen, entrances: Sequence[Address]) -> list[Dispatch]:
     """One alone, then three at once: those wait for each other's query, which their traces show."""
     screen.title("Dispatches: one alone, then three at once")
-    first = dispatch(frontend, CUSTOMERS[0], "demo-1")
+    first = dispatch(entrances[0], CUSTOMERS[0], "demo-1")
     with ThreadPoolExecutor(len(CUSTOMERS)) as pool:
         names = [f"demo-{number}" for number in range(2, len(CUSTOMERS) + 1)]
-        others = pool.map(dispatch, [frontend] * len(names), CUSTOMERS[1:], names)
+        others = pool.map(dispatch, cycle([*entrances[1:], entrances[0]]), CUSTOMERS[1:], names)
         done = [first, *others]
     for sent in done:
         line = f"  customer {sent.customer}  {sent.latency_ms:6.0f} ms  {sent.answer}"
@@ -127,12 +128,12 @@ def send_dispatches(screen: Screen, frontend: Address) -> list[Dispatch]:
     return done
 
 
-def show_trace(screen: Screen, traced: tracing.Tracing, sent: Dispatch) -> None:
+def show_trace(screen: Screen, traced: tracing.Tracing, sent: Dispatch, which: str) -> None:
     if traced.spans is None or traced.agent is None:
         return
     from k8s_tracing.report.text import render_trace
 
-    screen.title(f"The trace of the slowest one, customer {sent.customer}")
+    screen.title(f"{which}, customer {sent.customer}")
     spans = tracing.wait_for_trace(traced.spans, sent.trace_id)
     if not spans:
         raise traced.agent.error(f"has received no span of the trace {sent.trace_id}")
@@ -205,10 +206,10 @@ def run(screen: Screen, interrupts: Interrupts, *, stay: bool, flags: list[str])
             screen.step(service, f"ready on {scheme}://{address}{taken}")
 
         hotrod.wait_until_healthy(on_healthy)
-        sent = send_dispatches(screen, addresses["frontend"])
+        sent = send_dispatches(screen, [addresses["frontend"]])
         hotrod.check()
         slowest = max(sent, key=lambda one: one.latency_ms)
-        show_trace(screen, traced, slowest)
+        show_trace(screen, traced, slowest, "The trace of the slowest one")
         show_next_steps(
             screen, addresses["frontend"], traced, slowest, ui=ui, viewer=viewer, stay=stay
         )

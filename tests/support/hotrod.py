@@ -15,7 +15,7 @@ from typing import Any
 import requests
 from hotrod.processes import Hotrod
 
-from tests.support.jaeger import Jaeger
+from tests.support.jaeger import Jaeger, JaegerQuery
 from tests.support.viewer import Viewer
 from tests.support.wait import wait_for
 
@@ -60,24 +60,29 @@ class Chain:
 
     def traces(self, trace_ids: list[str], spans: int = 40) -> list[list[Span]]:
         """Return several traces when all of them are whole."""
-        found: dict[str, list[Span]] = {trace_id: [] for trace_id in trace_ids}
+        return whole_traces(self.jaeger.query, trace_ids, spans)
 
-        def are_whole() -> bool:
-            before = {trace_id: len(known) for trace_id, known in found.items()}
-            for trace_id in trace_ids:
-                found[trace_id] = self.jaeger.query.trace(trace_id)
-            return all(
-                # Nor does it grow any more: one process's last span may come after the others'.
-                spans <= len(known) == before[trace_id] and not missing_parents(known)
-                for trace_id, known in found.items()
-            )
 
-        try:
-            wait_for("whole traces", are_whole, 60, interval_s=0.3)
-        except TimeoutError as error:
-            trees = "\n".join(f"{len(known)} spans:\n{tree(known)}" for known in found.values())
-            raise TimeoutError(f"{error}; Jaeger has\n{trees}") from None
-        return list(found.values())
+def whole_traces(query: JaegerQuery, trace_ids: list[str], spans: int = 40) -> list[list[Span]]:
+    """Return several traces from Jaeger when all of them are whole: see `Chain.trace`."""
+    found: dict[str, list[Span]] = {trace_id: [] for trace_id in trace_ids}
+
+    def are_whole() -> bool:
+        before = {trace_id: len(known) for trace_id, known in found.items()}
+        for trace_id in trace_ids:
+            found[trace_id] = query.trace(trace_id)
+        return all(
+            # Nor does it grow any more: one process's last span may come after the others'.
+            spans <= len(known) == before[trace_id] and not missing_parents(known)
+            for trace_id, known in found.items()
+        )
+
+    try:
+        wait_for("whole traces", are_whole, 60, interval_s=0.3)
+    except TimeoutError as error:
+        trees = "\n".join(f"{len(known)} spans:\n{tree(known)}" for known in found.values())
+        raise TimeoutError(f"{error}; Jaeger has\n{trees}") from None
+    return list(found.values())
 
 
 def trace_id_of(answer: requests.Response) -> str:

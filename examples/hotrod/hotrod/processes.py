@@ -125,23 +125,19 @@ class Hotrod:
         self.stop()
 
     def _start_redis(self) -> str:
-        program = shutil.which("redis-server")
-        if program is None:
-            return ""
         address = free_address()
-        command = [program, "--bind", address.host, "--port", str(address.port)]
-        command += ["--save", "", "--appendonly", "no", "--daemonize", "no"]
+        command = redis_command(address)
+        if not command:
+            return ""
         child = self.children["redis"] = Child("redis", command, self._directory, self._env)
         wait_for(lambda: accepts_connections(address), child, timeout_s=10)
         return f"redis://{address}/0"
 
     def _start_service(self, service: str, redis_url: str) -> None:
-        command = [sys.executable, *self._program, service]
-        command += ["--listen", str(self.addresses[service]), "--redis-url", redis_url]
-        for peer in ("customer", "driver", "route"):
-            command += [f"--{peer}", str(self.addresses[peer])]
-        path = os.pathsep.join(filter(None, [str(PACKAGE_PARENT), self._env.get("PYTHONPATH", "")]))
-        env = {**self._env, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
+        command = service_command(
+            service, self.addresses[service], self.addresses, redis_url, self._program
+        )
+        env = service_environment(self._env)
         self.children[service] = Child(service, command + self._flags, self._directory, env)
 
     def wait_until_healthy(
@@ -170,6 +166,36 @@ class Hotrod:
         for name in sorted(self.children, key=_stop_order):
             self.children[name].stop()
         self.children.clear()
+
+
+def redis_command(address: Address) -> list[str]:
+    """A Redis that keeps nothing; empty where none is installed."""
+    program = shutil.which("redis-server")
+    if program is None:
+        return []
+    command = [program, "--bind", address.host, "--port", str(address.port)]
+    return [*command, "--save", "", "--appendonly", "no", "--daemonize", "no"]
+
+
+def service_command(
+    service: str,
+    listen: Address,
+    peers: Mapping[str, Address],
+    redis_url: str,
+    program: Sequence[str] = ("-m", "hotrod"),
+) -> list[str]:
+    """What runs one of the services; flags may follow."""
+    command = [sys.executable, *program, service]
+    command += ["--listen", str(listen), "--redis-url", redis_url]
+    for peer in ("customer", "driver", "route"):
+        command += [f"--{peer}", str(peers[peer])]
+    return command
+
+
+def service_environment(env: Mapping[str, str]) -> dict[str, str]:
+    """A service's environment: it finds its package, and its log is there as it is written."""
+    path = os.pathsep.join(filter(None, [str(PACKAGE_PARENT), env.get("PYTHONPATH", "")]))
+    return {**env, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
 
 
 def _stop_order(name: str) -> int:

@@ -8,6 +8,7 @@ import os
 import shutil
 import sys
 import time
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,13 +75,24 @@ def start(stack: ExitStack, directory: Path, endpoint: str | None) -> Tracing:
             where = f"to {endpoint}"
         return Tracing(env, f"not installed; OpenTelemetry's SDK sends {where}", None, None)
 
+    return start_agent(stack, directory, endpoint)
+
+
+def start_agent(
+    stack: ExitStack,
+    directory: Path,
+    endpoint: str | None,
+    place: Callable[..., list[str]] = lambda *command: list(command),
+    options: Sequence[str] = (),
+) -> Tracing:
+    """Start LTTng and the agent; `place` makes of its command one that runs elsewhere."""
     spans = directory / "spans.jsonl"
     private = directory / "lttng"
     command = [sys.executable, "-m", "k8s_tracing", "agent", "--private", str(private)]
-    command += ["--output-file", str(spans)]
+    command += ["--output-file", str(spans), *options]
     if endpoint:
         command += ["--endpoint", endpoint]
-    agent = Child("agent", command, directory, os.environ)
+    agent = Child("agent", place(*command), directory, os.environ)
     stack.callback(agent.stop, AGENT_STOP_TIMEOUT_S)
     ready = private / "env.json"
     wait_for(ready.exists, agent, timeout_s=60)

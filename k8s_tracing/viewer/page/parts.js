@@ -36,6 +36,14 @@ const KNOWN = {
       ["transfer", "transfer", "three"],
     ],
   ],
+  // A connection's handshake, as the node saw it.
+  service: [
+    "Service",
+    [
+      ["syn_ack", "endpoint's answer", "two"],
+      ["ack", "client's acknowledgement", "three"],
+    ],
+  ],
 };
 const OTHERS = ["one", "two", "three", "blocked"];
 

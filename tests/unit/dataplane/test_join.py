@@ -161,7 +161,7 @@ def test_the_request_that_opened_a_connection_is_the_services_parent() -> None:
         "network.peer.address": ENDPOINT,
         "network.peer.port": 8080,
         "k8s_tracing.service.syn_ack_ns": MS // 10,
-        "k8s_tracing.service.handshake_ns": MS // 5,
+        "k8s_tracing.service.ack_ns": MS // 5 - MS // 10,
         "k8s_tracing.service.clock": "kernel",
     }
 
@@ -176,6 +176,18 @@ def test_a_server_span_shows_whose_connection_it_is(server_first: bool) -> None:
         out = passed(join, first) + passed(join, second)
     [service] = services(out)
     assert service.parent_span_id == caller.span_id
+
+
+@pytest.mark.parametrize(
+    ("port", "services_made"), [("40000", 1), ("40001", 0), ("4000x", 0), ("", 0), ("105536", 0)]
+)
+def test_a_port_may_be_text_as_grpcs_instrumentation_writes_it(
+    port: Any, services_made: int
+) -> None:
+    caller = span("CLIENT", 1, 9, f"{1:016x}")
+    with Join(NAMES) as join:
+        join.add(block(flow(new_ms=2)))
+        assert len(services(passed(join, caller, server(3, 8, port=port)))) == services_made
 
 
 def test_masquerade_is_followed() -> None:

@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: Apache-2.0
+"""HotROD behind two ingresses and with Services: a node on this machine, made of network namespaces.
+
+It sends some dispatches through both ingresses, shows the trace of one, and removes all that it made. In a terminal it
+then stays, for the page and for curl, until Ctrl-C; otherwise it ends by itself. Needs root.
+"""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import json
+import os
+import sys
+import tempfile
+import time
+from contextlib import ExitStack, closing
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from demo import Dispatch, Interrupts, Screen, send_dispatches, show_trace
+from hotrod import config, dataplane, tracing
+from hotrod.config import SERVICES, Address
+from hotrod.ingress import cable_command
+from hotrod.node import Node, NodeError
+from hotrod.processes import Child, ProcessError, accepts_connections, free_address, wait_for
+
+#: Of the agent's metrics, what there is to say of connections.
+COUNTS = {
+    "service_connections_total": "opened",
+    'service_joins_total{outcome="joined"}': "joined with the request that opened them",
+    "service_reused_total": "times used again by a later request",
+    "service_ambiguous_total": "requests that more than one would have fit",
+}
+
+
+def receiver_of(endpoint: str) -> Address:
+    """The address of an OTLP endpoint that can be reached by a mere cable."""
+    parts = urlsplit(endpoint)
+    if parts.scheme != "http" or not parts.hostname:
+        raise ProcessError(f"{endpoint} is no http:// endpoint, which this demo needs.")
+    return Address(parts.hostname, parts.port or 80)
+
+
+def run(screen: Screen, interrupts: Interrupts, *, stay: bool, flags: list[str]) -> None:
+    with ExitStack() as stack:
+        screen.title("HotROD on a node: two ingresses, four Services, one trace a ride")
+        with interrupts.held():
+            folder = tempfile.TemporaryDirectory(prefix="hotrod-", ignore_cleanup_errors=True)
+            directory = Path(stack.enter_context(folder))
+        # The session daemon and nginx's workers are other users, who must get to their own folders in there.
+        directory.chmod(0o711)
+        endpoint, ui = tracing.otlp_endpoint(), ""
+        if endpoint is None:
+            endpoint, ui = tracing.start_viewer(stack, directory)
+            screen.step("viewer", f"ready on {ui}; it takes traces at {endpoint}")
+        else:
+            ui = tracing.jaeger_ui(endpoint)
+            screen.step("OTLP", f"to {endpoint}" + (f", a Jaeger: {ui}" if ui else ""))
+
+        with interrupts.held():
+            node = stack.enter_context(dataplane.node())
+        screen.step("node", f"{len(node.pods)} pods, {len(node.services)} Services ({node.mode})")
+        entrances = {free_address(SERVICES["frontend"]): "haproxy", free_address(): "nginx"}
+        receiver = receiver_of(endpoint)
+        behind = {outside: dataplane.INGRESSES[kind] for outside, kind in entrances.items()}
+        command = cable_command(directory, node.namespace("node"), behind, receiver)
+        cable = Child("cable", command, directory, os.environ)
+        stack.callback(cable.stop)
+        wait_for(
+            lambda: node.inside("node", lambda: accepts_connections(receiver)), cable, timeout_s=20
+        )
+        names = directory / "services.json"
+        names.write_text(json.dumps({"services": node.names()}))
+        traced = tracing.start_agent(
+            stack,
+            directory,
+            f"http://{receiver}",
+            lambda *words: node.command("node", *words),
+            ["--ingress-udp", dataplane.LOG_TO, "--services", str(names)],
+        )
+        screen.step("agent", "on the node: LTTng, the ingresses' log lines, conntrack")
+
+        env = {**os.environ, **traced.env, "HOTROD_TRACE_UI": ui}
+        hotrod = stack.enter_context(dataplane.DataPlane(node, directory, env, flags))
+        hotrod.wait_until_healthy()
+        for address, kind in entrances.items():
+            screen.step(kind, f"ready on http://{address}")
+        sent = send_dispatches(screen, list(entrances))
+        hotrod.check()
+        show_trace(screen, traced, sent[0], "The trace of the first one, which opened connections")
+        for other in sent[1:]:  # so that what is counted is all of it
+            tracing.wait_for_trace(directory / "spans.jsonl", other.trace_id)
+        show_joins(screen, node, directory)
+        show_next_steps(screen, ui, list(entrances), sent, stay=stay)
+        if not all(one.ok for one in sent):
+            raise ProcessError("A dispatch failed; its line above says why.")
+        if stay:
+            print(f"\n{screen.styled('Ctrl-C ends it all.', '1')}", flush=True)
+            interrupts.ctrl_c_is_the_end = True
+            while True:
+                hotrod.check()
+                time.sleep(0.5)
+
+
+def show_joins(screen: Screen, node: Node, directory: Path) -> None:
+    """What the agent on the node counted of the connections to Services."""
+    ready = json.loads((directory / "lttng/env.json").read_text())
+    address = urlsplit(ready["health"])
+
+    def metrics() -> str:
+        connection = http.client.HTTPConnection(str(address.hostname), address.port, timeout=10)
+        with closing(connection):
+            connection.request("GET", "/metrics")
+            return connection.getresponse().read().decode()
+
+    lines = node.inside("node", metrics).splitlines()
+    counted = dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
+    screen.title("Connections to Services")
+    for name, text in COUNTS.items():
+        print(f"  {float(counted[f'k8s_tracing_agent_{name}']):4.0f} {text}", flush=True)
+
+
+def show_next_steps(
+    screen: Screen, ui: str, entrances: list[Address], sent: list[Dispatch], *, stay: bool
+) -> None:
+    slowest = max(sent, key=lambda one: one.latency_ms)
+    screen.title("Try next")
+    steps = []
+    if stay:
+        steps += [("the page", f"http://{entrances[0]}/")]
+        steps += [("by nginx", f"curl -i 'http://{entrances[1]}/dispatch?customer=123'")]
+    if ui:
+        steps += [("this trace", f"{ui}/trace/{sent[0].trace_id}")]
+        steps += [("the slowest", f"{ui}/trace/{slowest.trace_id}")]
+    steps += [("more to read", "docs/how-to/see-the-data-plane.md")]
+    for name, text in steps:
+        print(f"  {name:12} {text}", flush=True)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        epilog="All other flags go to the services: `python -m hotrod --help` says which there are.",
+        formatter_class=argparse.RawTextHelpFormatter,
+    )
+    parser.add_argument(
+        "--once", action="store_true", help="end after the dispatches, also in a terminal"
+    )
+    given, flags = parser.parse_known_args()
+    config.parse(["frontend", *flags])  # says what is wrong with them now, and not in seven logs
+    if os.geteuid() != 0:
+        print(
+            "Network namespaces, rules and conntrack need root: `sudo make demo-dataplane`.",
+            file=sys.stderr,
+        )
+        return 1
+    screen = Screen()
+    stay = screen.is_terminal and sys.stdin.isatty() and not given.once
+    try:
+        run(screen, Interrupts(), stay=stay, flags=flags)
+    except (ProcessError, NodeError) as error:
+        print(f"\n{screen.styled('The demo failed.', '1;31')} {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
