@@ -17,6 +17,7 @@ from types import FrameType
 from urllib.parse import urlsplit
 
 from k8s_tracing.agent.buffers import Owner, plan_buffers
+from k8s_tracing.agent.containers import Containers
 from k8s_tracing.agent.daemon import HostDaemon, PrivateDaemon
 from k8s_tracing.agent.destinations import open_destinations
 from k8s_tracing.agent.export import Delivery
@@ -107,9 +108,12 @@ def run_agent(
         proc = Proc(options.proc)
         identities, lifetimes = Identities(proc), Lifetimes(proc)
         stack.callback(lifetimes.close)
+        containers = Containers(proc, identities)
+        metrics.registry.register(containers)
 
         def identify(process: Process) -> bytes | None:
             lifetimes.watch(process)
+            containers.watch(process)
             return identities.resource(process)
 
         for delivery in deliveries:
@@ -130,6 +134,8 @@ def run_agent(
                 lifetimes=lifetimes,
             )
         )
+        for process in relay.processes():  # that an agent before us knew
+            containers.watch(process)
         # From here on a signal ends us in order; a daemon that is starting must not be left behind.
         stack.enter_context(_stopped_by_signals(stop))
         private = options.private

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,7 +12,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import requests
+from prometheus_client.parser import text_string_to_metric_families
+
+from k8s_tracing.otlp import read_json_lines
+from k8s_tracing.record import SpanRecord
 from tests.support import cgroups
+from tests.support.agent import PATIENCE_S, agent
+from tests.support.folder import open_folder
+from tests.support.wait import wait_for
 
 WORK = str(Path(__file__).with_name("apps") / "cpu_work.py")
 PARTS = ("running_ns", "run_queue_ns", "throttled_ns", "blocked_ns")
@@ -22,7 +31,9 @@ def work(cgroup: Path | None, cpu_s: float, spans: int, cpu: int | None = None) 
     environ = dict(os.environ) | {"K8S_TRACING_BACKEND": "memory", "K8S_TRACING_CPU_SPLIT": "1ms"}
     pin = [] if cpu is None else ["taskset", "-c", str(cpu)]
     words = [*pin, sys.executable, WORK, str(cgroup or "-"), str(cpu_s), str(spans)]
-    done = subprocess.run(words, env=environ, stdout=subprocess.PIPE, check=True, timeout=120)
+    done = subprocess.run(
+        words, env=environ, input=b"", stdout=subprocess.PIPE, check=True, timeout=120
+    )
     return json.loads(done.stdout)
 
 
@@ -80,7 +91,7 @@ def test_a_quota_shows_as_throttled_time_and_in_words() -> None:
 def test_other_programs_on_the_cpu_show_as_run_queue_and_not_as_throttled() -> None:
     cpu = max(os.sched_getaffinity(0))
     with busy(cpu, 3):
-        told = work(None, cpu_s=0.1, spans=3, cpu=cpu)
+        told = work(None, cpu_s=0.1, spans=2, cpu=cpu)
     waited = worked = 0
     for span, kernel in zip(told["spans"], told["kernel"], strict=True):
         parts = split(span)
@@ -91,3 +102,50 @@ def test_other_programs_on_the_cpu_show_as_run_queue_and_not_as_throttled() -> N
         worked += parts["running_ns"]
     # of four, each waits three times as long as it works
     assert waited > worked
+
+
+def test_a_throttled_container_is_seen_in_its_spans_and_in_the_metrics() -> None:
+    container = secrets.token_hex(32)
+    with open_folder() as folder, cgroups.quota(20, container) as cgroup:
+        file = folder / "spans.jsonl"
+        arguments = ["--output-file", str(file), "--rotation-s", "0.3"]
+        with agent(folder / "agent", *arguments) as running:
+            environ = dict(os.environ) | running.env
+            environ |= {"K8S_TRACING_BACKEND": "lttng", "K8S_TRACING_CPU_SPLIT": "1"}
+            words = [sys.executable, WORK, str(cgroup), "0.1", "2"]
+            with subprocess.Popen(words, env=environ, stdin=subprocess.PIPE) as work:
+                spans = wait_for("both spans arrive", lambda: two_of(file), PATIENCE_S)
+                told = wait_for(
+                    "the container has figures",
+                    lambda: figures(running.info["health"], container),
+                    PATIENCE_S,
+                )
+                work.communicate()
+    for span in spans:
+        assert span.attributes["k8s_tracing.cpu.throttled_ns"] > 0
+        assert "was throttled" in str(span.attributes["k8s_tracing.cpu.summary"])
+        assert span.resource["container.id"] == container
+    running_ns = sum(int(span.attributes["k8s_tracing.cpu.running_ns"]) for span in spans)
+    throttled_ns = sum(int(span.attributes["k8s_tracing.cpu.throttled_ns"]) for span in spans)
+    assert told["seconds_total"] >= running_ns / 1e9
+    assert told["throttled_seconds_total"] >= throttled_ns / 1e9
+    assert told["periods_total"] >= told["throttled_periods_total"] > 0
+
+
+def two_of(file: Path) -> list[SpanRecord]:
+    """The last line may be half written."""
+    try:
+        spans = list(read_json_lines(file))
+    except (OSError, ValueError):
+        return []
+    return spans if len(spans) == 2 else []
+
+
+def figures(health: str, container: str) -> dict[str, float]:
+    text = requests.get(f"{health}/metrics", timeout=30).text
+    return {
+        sample.name.removeprefix("k8s_tracing_agent_container_cpu_"): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if sample.labels.get("container_id") == container and sample.labels["service"] == "cpu-work"
+    }

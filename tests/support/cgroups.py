@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 from k8s_tracing import cgroup
@@ -18,19 +19,30 @@ class CgroupError(AssertionError):
 
 
 @contextmanager
-def quota(quota_ms: int) -> Iterator[Path]:
+def quota(quota_ms: int, name: str | None = None) -> Iterator[Path]:
     """The folder of a cgroup that may use so much CPU time of every 100 ms.
+
+    Args:
+        quota_ms: So much.
+        name: What it is called; None: a name of its own.
 
     Raises:
         CgroupError: it cannot be made; the message says why.
     """
     own = _own_folder()
-    folder = own / f"k8st-{uuid.uuid4().hex[:12]}"
+    folder = own / (name or f"k8st-{uuid.uuid4().hex[:12]}")
+    # what container runtimes do: with version 1, the same for the controller that counts the usage
+    usage = Path(str(folder).replace("/cpu/", "/cpuacct/"))
+    made: list[Path] = []
     try:
-        folder.mkdir()
-    except OSError as error:
-        raise CgroupError(f"this test needs root, to make a cgroup in {own}: {error}") from None
-    try:
+        for each in dict.fromkeys((folder, usage)):
+            try:
+                each.mkdir()
+            except OSError as error:
+                raise CgroupError(
+                    f"this test needs root, to make the cgroup {each}: {error}"
+                ) from None
+            made.append(each)
         try:
             _limit(folder, quota_ms * 1000)
         except OSError as error:
@@ -40,8 +52,8 @@ def quota(quota_ms: int) -> Iterator[Path]:
             ) from None
         yield folder
     finally:
-        # a process that was killed a moment ago is still in it
-        wait_for(f"{folder} can be removed", lambda: _removed(folder), 20)
+        for each in made:  # a process that was killed a moment ago is still in it
+            wait_for(f"{each} can be removed", partial(_removed, each), 20)
 
 
 def _own_folder() -> Path:

@@ -40,8 +40,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "distro": {"api"},
     "instrument": {*CORE, "http", "api"},
     "receiver": {"otlp"},
-    "dataplane": {"record", "cgroup", "http", "libraries", "otlp", "receiver"},
-    "agent": {*BASE, "libraries", "kubernetes", "resource", "otlp", "report"},
+    "dataplane": {"record", "http", "libraries", "otlp", "receiver"},
+    "agent": {*BASE, "cgroup", "libraries", "kubernetes", "resource", "otlp", "report"},
     "report": {"record", "analysis"},
     "analysis": {"record"},
     "viewer": {

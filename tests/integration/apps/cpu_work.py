@@ -2,7 +2,7 @@
 
     cpu_work.py CGROUP|- CPU_S SPANS
 
-Each span needs CPU_S seconds of CPU. The backend is what K8S_TRACING_BACKEND says.
+Each span needs CPU_S seconds of CPU. It ends when its input does. The backend is what K8S_TRACING_BACKEND says.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ def main(cgroup: str, cpu_s: float, spans: int) -> None:
     folder = None
     if cgroup != "-":
         folder = Path(cgroup)
-        (folder / "cgroup.procs").write_text(str(os.getpid()))
+        # version 1 counts the usage elsewhere, where the two controllers are not mounted together
+        for each in {folder, Path(str(folder).replace("/cpu/", "/cpuacct/"))}:
+            (each / "cgroup.procs").write_text(str(os.getpid()))
     provider = make_provider(from_environment(), "cpu-work")
     told = []
     with using(provider):
@@ -44,6 +46,7 @@ def main(cgroup: str, cpu_s: float, spans: int) -> None:
         for record in records
     ]
     print(json.dumps({"spans": spans_told, "kernel": told, "pid": os.getpid()}), flush=True)
+    sys.stdin.read()
 
 
 def burn(cpu_s: float) -> None:

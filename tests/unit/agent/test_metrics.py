@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from k8s_tracing.agent.containers import Containers
 from k8s_tracing.agent.export import Delivery
+from k8s_tracing.agent.identity import Identities, Proc
 from k8s_tracing.agent.metrics import PREFIX, Metrics
 from k8s_tracing.agent.otlp_answer import RefusedError, RetryableError
 from k8s_tracing.agent.pipeline import Pipeline
@@ -82,6 +84,8 @@ class Watching:
 def metrics(tmp_path: Path) -> Iterator[Metrics]:
     """After three chunks: spans that were refused, rejected in part and taken; an empty chunk, and a bad one."""
     metrics = Metrics()
+    proc = Proc(tmp_path / "proc")
+    metrics.registry.register(Containers(proc, Identities(proc)))
     stop = Stop()
     delivery = Delivery(
         Receiver(), stop, jitter=lambda: 0.0, on_attempt=metrics.observer(Receiver.name)
