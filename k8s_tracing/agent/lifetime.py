@@ -14,6 +14,7 @@ from pathlib import Path
 
 from k8s_tracing.agent.identity import Found, Proc
 from k8s_tracing.agent.relay import Process
+from k8s_tracing.procfs import start_ticks
 
 log = logging.getLogger(__name__)
 
@@ -90,11 +91,11 @@ class Lifetimes:
 
 class _Watched:
     def __init__(self, root: Path, found: Found) -> None:
-        self._stat = root / str(found.pid) / "stat"
+        self._folder = root / str(found.pid)
         self._pid = found.pid
         self._own = root == Path("/proc")  # else the number may be another process's here
         self._pidfd: int | None = None
-        self._started = self._start_time()
+        self._started = start_ticks(self._folder)
 
     def open_pidfd(self) -> None:
         if not self._own or not hasattr(os, "pidfd_open"):
@@ -110,17 +111,9 @@ class _Watched:
             poll = select.poll()
             poll.register(self._pidfd, select.POLLIN)
             return not poll.poll(0)
-        return self._started is not None and self._start_time() == self._started
+        return self._started is not None and start_ticks(self._folder) == self._started
 
     def close(self) -> None:
         if self._pidfd is not None:
             os.close(self._pidfd)
             self._pidfd = None
-
-    def _start_time(self) -> str | None:
-        """Field 22 of proc(5)'s stat, which with the id names a process; None for one that is gone or a zombie."""
-        try:
-            fields = self._stat.read_text(errors="replace").rpartition(")")[2].split()
-        except OSError:
-            return None
-        return fields[19] if len(fields) > 19 and fields[0] not in "ZX" else None

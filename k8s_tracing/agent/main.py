@@ -155,7 +155,10 @@ def run_agent(
         )
         health = None
         if options.listen is not None:
-            metrics.attach(pipeline.sources(supervisor.status, lambda: identities.replaced))
+            sources = pipeline.sources(
+                supervisor.status, lambda: identities.replaced, lambda: proc.ambiguous
+            )
+            metrics.attach(sources)
             checks: dict[str, Check] = {
                 "/healthz": pipeline.heartbeat.check,
                 "/readyz": supervisor.status.check,

@@ -58,6 +58,7 @@ class Sources:
     Attributes:
         losses: What LTTng lost, by whose buffers.
         replaced_identities: How often the node knew better than a process which container it is in.
+        ambiguous_identities: How often it could not tell a process from others.
         session: What the supervisor knows.
     """
 
@@ -69,6 +70,7 @@ class Sources:
     senders: Sequence[Sender]
     losses: Callable[[], Sequence[Loss]]
     replaced_identities: Callable[[], int]
+    ambiguous_identities: Callable[[], int]
     session: SessionStatus
     data_plane: DataPlane | None = None
 
@@ -143,6 +145,11 @@ def _pipeline(sources: Sources) -> Iterator[Metric]:
         "replaced_identities",
         "Processes that said they were in another pod or container than the node knows, corrected.",
         sources.replaced_identities(),
+    )
+    yield _counter(
+        "ambiguous_identities",
+        "Times that a process could not be told from others, so that its own word on its container was taken.",
+        sources.ambiguous_identities(),
     )
     yield from _losses(sources.losses())
     session = sources.session

@@ -121,7 +121,12 @@ class Pipeline:
                     sender.delivery.exporter.name,
                 )
 
-    def sources(self, session: SessionStatus, replaced_identities: Callable[[], int]) -> Sources:
+    def sources(
+        self,
+        session: SessionStatus,
+        replaced_identities: Callable[[], int],
+        ambiguous_identities: Callable[[], int],
+    ) -> Sources:
         """Where /metrics finds its figures."""
         return Sources(
             counts=lambda: self._agent.counts,
@@ -133,6 +138,7 @@ class Pipeline:
             session=session,
             losses=lambda: self._losses,
             replaced_identities=replaced_identities,
+            ambiguous_identities=ambiguous_identities,
             data_plane=self._data_plane,
         )
 

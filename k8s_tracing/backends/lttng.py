@@ -19,6 +19,7 @@ from opentelemetry.util import types
 from k8s_tracing import _core
 from k8s_tracing.backends.native import NativeTracers
 from k8s_tracing.errors import BackendUnavailable
+from k8s_tracing.procfs import KEY, process_key
 from k8s_tracing.resource import in_child
 from k8s_tracing.sampling import Sampling
 from k8s_tracing.settings import Limits
@@ -105,7 +106,9 @@ class LttngBackend(NativeTracers):
         os.register_at_fork(after_in_child=self._after_fork)
 
     def _announce_process(self, resource: Mapping[str, types.AttributeValue]) -> None:
-        encoded = _core.encode_resource(resource)
+        # By it an agent without privileges finds this process; it goes before what a user says under that name.
+        key = process_key(Path("/proc/self"))
+        encoded = _core.encode_resource({**resource, KEY: key} if key else resource)
         if self._library.k8s_tracing_set_process(_core.random_id(), encoded, len(encoded)):
             raise MemoryError
 

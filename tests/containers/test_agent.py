@@ -22,6 +22,7 @@ pytestmark = pytest.mark.timeout(1500)
 CONFINED = ("--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges")
 AGENT_UID, APPLICATION_UID = 10001, 20001
 TIMEOUT_S = 60
+POD_UID = "00000000-1111-2222-3333-444444444444"
 
 
 @dataclass
@@ -87,6 +88,15 @@ class Node:
         """The spans of that name as soon as there is one."""
         what = f"{name} of {service} in Jaeger"
         return wait_for(what, lambda: self.spans(service, name), TIMEOUT_S, interval_s=0.5)
+
+    def metric(self, name: str) -> float:
+        """A figure of the agent, which serves it on its container's loopback interface."""
+        code = "import urllib.request as r; print(r.urlopen('http://127.0.0.1:4319/metrics').read().decode())"
+        lines = self.docker.run("exec", "agent", "python3", "-c", code).splitlines()
+        [value] = [
+            line.split()[1] for line in lines if line.startswith(f"k8s_tracing_agent_{name} ")
+        ]
+        return float(value)
 
     def address(self, container: str) -> str:
         return self.docker.run(
@@ -171,15 +181,34 @@ def test_an_application_that_started_first_is_recorded_when_the_agent_comes(node
     wait_for("a request that is recorded", is_recorded, TIMEOUT_S, interval_s=1)
 
 
+def test_the_node_knows_better_than_a_process_which_container_it_is_in(node: Node) -> None:
+    """Both are the first process of their PID namespaces, and run as the same user."""
+    honest = node.start_application("honest")
+    claims = f"container.id={honest},k8s.pod.uid={POD_UID},k8s.pod.name=other,deployment.environment.name=test"
+    liar = node.start_application("liar", f"--env=OTEL_RESOURCE_ATTRIBUTES={claims}")
+    for name in ("honest", "liar"):
+        answer = node.get(name, "/hello/ann")
+        assert answer is not None
+        assert answer.json()["pid"] == 1
+    [of_honest] = node.wait_for_spans("honest", "GET /hello/{name}")
+    [of_liar] = node.wait_for_spans("liar", "GET /hello/{name}")
+    assert of_honest["resource"]["container.id"] == honest
+    assert of_liar["resource"]["container.id"] == liar
+    assert of_liar["resource"]["deployment.environment.name"] == "test"
+    assert not {name for name in of_liar["resource"] if name.startswith("k8s.")}
+    assert node.metric("replaced_identities_total") == 1
+    assert node.metric("ambiguous_identities_total") == 0
+
+
 def test_a_container_that_is_killed_leaves_its_span_unfinished(node: Node) -> None:
     container_id = node.start_application("victim")
     request = threading.Thread(target=node.get, args=("victim", "/slow"))
     request.start()
     wait_for("the request", lambda: "begun" in node.docker.run("logs", "victim"), TIMEOUT_S)
+    assert not node.spans("victim", "GET /slow")
     node.docker.run("kill", "--signal=KILL", "victim")
     request.join(TIMEOUT_S)
-    # Without a privilege the agent does not see that the process is gone. It sends what is open when it ends.
-    node.docker.run("stop", "--time=60", "agent")
     [span] = node.wait_for_spans("victim", "GET /slow")
     assert span["attributes"]["k8s_tracing.unfinished"] is True
     assert span["resource"]["container.id"] == container_id
+    assert node.docker.run("inspect", "--format={{.State.Running}}", "agent").strip() == "true"

@@ -1,7 +1,9 @@
 """Which container a process is in: a node's /proc as tests/golden/proc has it, with processes in namespaces."""
 
 import dataclasses
+import errno
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -10,6 +12,7 @@ from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
 from k8s_tracing.agent.identity import Container, Identities, Proc
 from k8s_tracing.agent.relay import Process, Relay
+from k8s_tracing.procfs import KEY
 from tests.support.ctf import Event, Style, write_trace
 from tests.support.spans import announced, decode, end, start
 
@@ -26,6 +29,7 @@ class Node:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self.hidden: set[Path] = set()
         self.add(1, 1, NODE_NS, "0::/init.scope\n")
 
     def add(self, pid: int, vpid: int, pid_ns: int, cgroup: str = POD) -> None:
@@ -36,13 +40,41 @@ class Node:
         (folder / "status").write_text(f"Name:\tpython\nNSpid:\t{ids}\nThreads:\t3\n")
         (folder / "cgroup").write_text(cgroup)
 
+    def hide(self, pid: int, mount: int = 40, started: int = 1000) -> str:
+        """Show of a process what another user sees who has no privilege; return its key."""
+        folder = self.root / str(pid)
+        (folder / "stat").write_text(f"{pid} (a) b) S {'0 ' * 18}{started} 0 0\n")
+        (folder / "mountinfo").write_text(
+            f"{mount - 1} 30 0:5 / /proc rw - proc proc rw\n{mount} 30 0:50 / / ro - overlay overlay rw\n"
+        )
+        self.hidden.add(folder / "ns/pid")
+        return f"{mount}-{started}"
+
     def remove(self, pid: int) -> None:
         shutil.rmtree(self.root / str(pid))
 
 
 @pytest.fixture
-def node(tmp_path: Path) -> Node:
-    return Node(tmp_path / "proc")
+def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Node:
+    node = Node(tmp_path / "proc")
+    readlink = Path.readlink
+
+    def may_read(path: Path) -> Path:
+        if path in node.hidden:  # permissions do not hold for root, as whom this may run
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return readlink(path)
+
+    monkeypatch.setattr(Path, "readlink", may_read)
+    return node
+
+
+@pytest.fixture
+def unprivileged(node: Node) -> Node:
+    """A node of which an agent without CAP_SYS_PTRACE sees its own namespace, and no other."""
+    node.hide(1, 20, 1)
+    node.add(60, 60, NODE_NS, "0::/system.slice/agent.service\n")
+    (node.root / "self").symlink_to("60")
+    return node
 
 
 def process(vpid: int, pid_ns: int = POD_NS, cgroup_ns: int = 1, **claims: str) -> Process:
@@ -131,6 +163,88 @@ class TestContainer:
             (node.root / "77" / name).write_text(content)
             assert Identities(Proc(node.root)).container(process(7)) is None
         assert Identities(Proc(node.root / "none")).container(process(7)) is None
+
+
+class TestWithoutPrivileges:
+    """Another user's namespaces are hidden; what /proc shows to all, and the process says, tells which it is."""
+
+    OTHER = POD.replace(ID, "f" * 64)
+
+    def test_two_first_processes_are_told_apart_by_their_roots(self, unprivileged: Node) -> None:
+        unprivileged.add(76, 1, POD_NS)
+        unprivileged.add(77, 1, POD_NS + 1, self.OTHER)
+        first, second = unprivileged.hide(76, 40), unprivileged.hide(77, 41)
+        proc = Proc(unprivileged.root)
+        identities = Identities(proc)
+        assert identities.container(process(1, POD_NS, **{KEY: first})) == Container(UID, ID)
+        assert identities.container(process(1, POD_NS + 1, **{KEY: second})) == Container(
+            UID, "f" * 64
+        )
+        assert proc.ambiguous == 0
+
+    def test_a_false_claim_is_corrected(self, unprivileged: Node) -> None:
+        unprivileged.add(77, 1, POD_NS)
+        key = unprivileged.hide(77)
+        found = exported(unprivileged, process(1, **{KEY: key, "container.id": "f" * 64}))
+        assert (found["k8s.pod.uid"], found["container.id"]) == (UID, ID)
+
+    @pytest.mark.parametrize("said", [{}, {KEY: ""}, {KEY: "x"}, {KEY: "40-999"}, {KEY: "41-1000"}])
+    def test_the_only_one_of_its_number_is_not_taken_for_it(
+        self, unprivileged: Node, said: dict[str, str]
+    ) -> None:
+        """Its own may be gone, and this another container's that came since."""
+        unprivileged.add(77, 1, POD_NS)
+        unprivileged.hide(77)
+        assert Identities(Proc(unprivileged.root)).container(process(1, **said)) is None
+
+    def test_neither_of_two_that_are_alike(self, unprivileged: Node) -> None:
+        """Two namespaces on one root, begun within a hundredth of a second."""
+        for pid, namespace in ((76, POD_NS), (77, POD_NS + 1)):
+            unprivileged.add(pid, 1, namespace)
+            key = unprivileged.hide(pid)
+        proc = Proc(unprivileged.root)
+        for _ in range(2):
+            assert proc.find(process(1, **{KEY: key})) is None
+        assert proc.ambiguous == 1
+
+    def test_a_key_that_was_said_in_another_namespace(self, unprivileged: Node) -> None:
+        """One of them lies."""
+        unprivileged.add(77, 1, POD_NS)
+        key = unprivileged.hide(77)
+        proc = Proc(unprivileged.root)
+        found = proc.find(process(1, **{KEY: key}))
+        assert found is not None
+        assert proc.find(process(1, POD_NS + 1, **{KEY: key})) is None
+        assert proc.ambiguous == 1
+        assert proc.find(process(1, **{KEY: key})) == found
+
+    def test_in_the_nodes_own_namespace_the_number_is_enough(self, unprivileged: Node) -> None:
+        unprivileged.add(50, 50, NODE_NS)
+        unprivileged.hide(50)
+        found = Identities(Proc(unprivileged.root)).container(process(50, NODE_NS))
+        assert found == Container(UID, ID)
+
+    def test_what_is_readable_needs_no_key(self, unprivileged: Node) -> None:
+        unprivileged.add(70, 7, POD_NS + 1)
+        unprivileged.hide(70)
+        unprivileged.add(77, 7, POD_NS)
+        assert Identities(Proc(unprivileged.root)).container(process(7)) == Container(UID, ID)
+
+    def test_whether_it_is_gone(self, unprivileged: Node) -> None:
+        unprivileged.add(77, 1, POD_NS)
+        key = unprivileged.hide(77, 40, 1000)
+        proc = Proc(unprivileged.root)
+
+        def is_gone(said: str) -> bool:
+            asked = process(1, **{KEY: said})
+            return proc.find(asked) is None and proc.is_gone(asked)
+
+        assert not is_gone(key)
+        assert is_gone("40-999")
+        assert not is_gone("39-1000")  # it may have got another root since
+        assert not is_gone("")
+        unprivileged.remove(1)  # as where /proc hides other users' processes
+        assert not is_gone("40-999")
 
 
 class TestResource:

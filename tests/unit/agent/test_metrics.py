@@ -106,7 +106,7 @@ def metrics(tmp_path: Path) -> Iterator[Metrics]:
         (archives / "x-4").mkdir()
         (archives / "x-4/metadata").write_text("none")
         status = SessionStatus(recording=True, stalls=2)
-        metrics.attach(pipeline.sources(status, lambda: 3))
+        metrics.attach(pipeline.sources(status, lambda: 3, lambda: 2))
         stop.request()
         pipeline.run()
         stop.allow(30.0)
