@@ -149,6 +149,8 @@ typedef struct {
 	PyObject *links;
 	PyObject *status_message;
 	struct cpu *cpu; /* see cpu.c; NULL: not measured */
+	PyObject *dict;	 /* what others put on a span, as they may on OpenTelemetry's */
+	PyObject *weak_references;
 	struct attributes attributes;
 	uint32_t generation;
 	uint16_t event_count;
@@ -156,8 +158,6 @@ typedef struct {
 	uint8_t kind;  /* OTLP's number */
 	uint8_t flags; /* W3C */
 	uint8_t status;
-	PyObject *dict; /* what others put on a span, as they may on OpenTelemetry's */
-	PyObject *weak_references;
 	bool started : 1;
 	bool ended : 1;
 	bool recording : 1; /* attributes are kept */
@@ -220,7 +220,7 @@ PyObject *span_trace_id(const Span *span);
 void cpu_start(Span *span);
 /* Adds what has become of the thread; only of a span with `cpu`. -1 without memory. */
 int cpu_finish(Span *span);
-/* Forget it; also of a span that nobody ended. */
+/* Forget it, likewise; also of one that nobody ended. */
 void cpu_drop(Span *span);
 PyObject *cpu_split(PyObject *module, PyObject *args);
 

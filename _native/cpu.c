@@ -212,8 +212,6 @@ void cpu_drop(Span *span)
 {
 	struct cpu *cpu = span->cpu;
 
-	if (!cpu)
-		return;
 	span->cpu = NULL;
 	if (cpu->generation == core.generation)
 		cpu->thread->open--;

@@ -408,7 +408,8 @@ static void span_dealloc(Span *span)
 	if (span->weak_references)
 		PyObject_ClearWeakRefs((PyObject *)span);
 	span_clear(span);
-	cpu_drop(span);
+	if (span->cpu)
+		cpu_drop(span);
 	Py_XDECREF(span->tracer);
 	Py_XDECREF(span->name);
 	Py_XDECREF(span->status_message);
