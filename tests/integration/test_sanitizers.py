@@ -51,6 +51,7 @@ CORE = (
     "tests/contract/test_contract.py",
     "tests/unit/test_native.py",
     "tests/unit/test_core_memory.py",
+    "tests/unit/test_cpu.py",
     "tests/unit/test_sampling.py",
     "tests/unit/test_processors.py",
     "tests/property/test_attributes.py",

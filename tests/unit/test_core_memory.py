@@ -86,6 +86,15 @@ def events_and_links(tracer: Any) -> None:
         _ = span.events, span.links, span.status, span.parent, span.kind, span.context, repr(span)
 
 
+def measured(tracer: Any) -> None:
+    """Where its time went: alone, within another root, on another thread's, never ended."""
+    _core.split_cpu(0, "/proc/self/status")
+    with tracer.start_as_current_span("work"):
+        tracer.start_span("root", context=Context()).end()
+    tracer.start_span("dropped", context=Context())
+    _core.split_cpu(-1, None)
+
+
 def exceptions(tracer: Any) -> None:
     with contextlib.suppress(ValueError), tracer.start_as_current_span("work"):
         raise ValueError("x")
@@ -171,6 +180,7 @@ def own_attributes(tracer: Any) -> None:
         attributes,
         hostile,
         events_and_links,
+        measured,
         exceptions,
         contexts,
         entered_again,
