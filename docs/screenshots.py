@@ -27,6 +27,7 @@ sys.path.insert(0, str(REPOSITORY))
 from tests.support.viewer import Viewer  # noqa: E402
 
 WIDE = {"width": 1280, "height": 720}
+NARROW = {"width": 900, "height": 900}
 TALL = {"width": 1280, "height": 1360}
 
 
@@ -80,19 +81,36 @@ def pictures_of_the_viewer(browser: Browser) -> None:
 
 
 def pictures_of_the_data_plane(browser: Browser) -> None:
-    """HotROD behind an ingress and with Services; the first dispatch opened a connection to each."""
+    """HotROD behind an ingress and with Services; the first dispatch opened a connection to each.
+
+    Then one of three dispatches at once, whose driver has the CPU it needs, beside one whose driver has not.
+    """
     with Viewer() as viewer:
-        printed = run_hotrod(viewer.otlp_http_endpoint, demo="demo_dataplane")
-        trace_id = re.findall(r"trace ([0-9a-f]{32})", printed)[0]
-        found = requests.get(f"{viewer.url}/api/traces/{trace_id}", timeout=20).json()
-        [chosen] = [
-            span["spanID"]
-            for span in found["data"][0]["spans"]
-            if span["operationName"] == "service default/customer:http"
-        ]
+        normal = trace_ids(run_hotrod(viewer.otlp_http_endpoint, demo="demo_dataplane"))
         page = tab(browser, "light", TALL)
-        url = f"{viewer.url}/trace/{trace_id}?span={chosen}"
-        picture(page, url, "dataplane", ".path", collapse="/driver.DriverService/FindNearest")
+        chosen = span_of(viewer, normal[0], "service default/customer:http")
+        driver = "/driver.DriverService/FindNearest"
+        url = f"{viewer.url}/trace/{normal[0]}?span={chosen}"
+        picture(page, url, "dataplane", ".path", collapse=driver)
+        throttled = run_hotrod(viewer.otlp_http_endpoint, "--throttle", demo="demo_dataplane")
+        page = tab(browser, "light", NARROW)
+        for name, traces in {"not-throttled": normal, "throttled": trace_ids(throttled)}.items():
+            span = span_of(viewer, traces[-1], driver)
+            url = f"{viewer.url}/trace/{traces[-1]}?span={span}"
+            picture(page, url, name, ".path", collapse=driver)
+
+
+def trace_ids(printed: str) -> list[str]:
+    """Of the dispatches that a demo sent, in their order."""
+    return re.findall(r"customer .* trace ([0-9a-f]{32})", printed)
+
+
+def span_of(viewer: Viewer, trace_id: str, operation: str) -> str:
+    """The span of that operation that has no other of that name below it."""
+    trace = requests.get(f"{viewer.url}/api/traces/{trace_id}", timeout=20).json()["data"][0]
+    found = [span for span in trace["spans"] if span["operationName"] == operation]
+    last = max(found, key=lambda span: span["startTime"])
+    return str(last["spanID"])
 
 
 def main(names: list[str]) -> None:

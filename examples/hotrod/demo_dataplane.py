@@ -24,6 +24,9 @@ from hotrod.config import SERVICES, Address
 from hotrod.ingress import cable_command
 from hotrod.node import Node, NodeError
 from hotrod.processes import Child, ProcessError, accepts_connections, free_address, wait_for
+from hotrod.quota import QuotaError
+
+from k8s_tracing.record import SpanRecord
 
 #: Of the agent's metrics, what there is to say of connections.
 COUNTS = {
@@ -42,7 +45,9 @@ def receiver_of(endpoint: str) -> Address:
     return Address(parts.hostname, parts.port or 80)
 
 
-def run(screen: Screen, interrupts: Interrupts, *, stay: bool, flags: list[str]) -> None:
+def run(
+    screen: Screen, interrupts: Interrupts, *, stay: bool, throttle: bool, flags: list[str]
+) -> None:
     with ExitStack() as stack:
         screen.title("HotROD on a node: two ingresses, four Services, one trace a ride")
         with interrupts.held():
@@ -82,15 +87,21 @@ def run(screen: Screen, interrupts: Interrupts, *, stay: bool, flags: list[str])
         screen.step("agent", "on the node: LTTng, the ingresses' log lines, conntrack")
 
         env = {**os.environ, **traced.env, "HOTROD_TRACE_UI": ui}
-        hotrod = stack.enter_context(dataplane.DataPlane(node, directory, env, flags))
+        hotrod = stack.enter_context(
+            dataplane.DataPlane(node, directory, env, flags, throttle=throttle)
+        )
         hotrod.wait_until_healthy()
         for address, kind in entrances.items():
             screen.step(kind, f"ready on http://{address}")
+        if throttle:
+            limit = f"{dataplane.THROTTLED_MS} ms of CPU in 100"
+            screen.step("throttled", f"{dataplane.THROTTLED}: {limit}")
         sent = send_dispatches(screen, list(entrances))
         hotrod.check()
         show_trace(screen, traced, sent[0], "The trace of the first one, which opened connections")
-        for other in sent[1:]:  # so that what is counted is all of it
-            tracing.wait_for_trace(directory / "spans.jsonl", other.trace_id)
+        arrived = [tracing.wait_for_trace(directory / "spans.jsonl", one.trace_id) for one in sent]
+        if throttle:
+            show_throttled(screen, [span for spans in arrived for span in spans])
         show_joins(screen, node, directory)
         show_next_steps(screen, ui, list(entrances), sent, stay=stay)
         if not all(one.ok for one in sent):
@@ -101,6 +112,16 @@ def run(screen: Screen, interrupts: Interrupts, *, stay: bool, flags: list[str])
             while True:
                 hotrod.check()
                 time.sleep(0.5)
+
+
+def show_throttled(screen: Screen, spans: list[SpanRecord]) -> None:
+    """What requests say of their container's CPU limit."""
+    screen.title("Requests that were throttled")
+    for span in spans:
+        if summary := span.attributes.get("k8s_tracing.cpu.summary"):
+            pod = span.resource.get("k8s.pod.name", span.service_name)
+            took_ms = (span.end_time_ns - span.start_time_ns) / 1e6
+            print(f"  {pod:10} {took_ms:5.0f} ms: {summary}", flush=True)
 
 
 def show_joins(screen: Screen, node: Node, directory: Path) -> None:
@@ -147,6 +168,9 @@ def main() -> int:
     parser.add_argument(
         "--once", action="store_true", help="end after the dispatches, also in a terminal"
     )
+    parser.add_argument(
+        "--throttle", action="store_true", help="give the driver's pod less CPU than it needs"
+    )
     given, flags = parser.parse_known_args()
     config.parse(["frontend", *flags])  # says what is wrong with them now, and not in seven logs
     if os.geteuid() != 0:
@@ -158,8 +182,8 @@ def main() -> int:
     screen = Screen()
     stay = screen.is_terminal and sys.stdin.isatty() and not given.once
     try:
-        run(screen, Interrupts(), stay=stay, flags=flags)
-    except (ProcessError, NodeError) as error:
+        run(screen, Interrupts(), stay=stay, throttle=given.throttle, flags=flags)
+    except (ProcessError, NodeError, QuotaError) as error:
         print(f"\n{screen.styled('The demo failed.', '1;31')} {error}", file=sys.stderr)
         return 1
     return 0

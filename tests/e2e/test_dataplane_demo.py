@@ -22,11 +22,11 @@ SLACK_NS = 2 * MS
 
 
 class Shown:
-    """What the demo printed, and the traces of its four dispatches as Jaeger's query API returns them."""
+    """With a driver that has too little CPU: what the demo printed, and its traces as Jaeger's query API has them."""
 
     def __init__(self, jaeger: Jaeger) -> None:
         env = {**os.environ, "OTEL_EXPORTER_OTLP_ENDPOINT": jaeger.otlp_http_endpoint}
-        command = [sys.executable, str(DEMO), "--once"]
+        command = [sys.executable, str(DEMO), "--once", "--throttle"]
         before = namespaces()
         done = subprocess.run(
             command, env=env, capture_output=True, text=True, timeout=150, check=False
@@ -122,6 +122,29 @@ def test_each_connection_is_a_span_below_the_request_that_opened_it(shown: Shown
     }
     assert told == opened
     assert len(services) == len(opened)
+
+
+def test_a_request_to_the_throttled_pod_says_so(shown: Shown) -> None:
+    everywhere = [span for spans in shown.traces for span in spans]
+    drivers = [
+        span for span in everywhere if span["service"] == "driver" and kind_of(span) == "SERVER"
+    ]
+    for span in drivers:
+        split = {
+            key.removeprefix("k8s_tracing.cpu."): value
+            for key, value in span["attributes"].items()
+            if key.startswith("k8s_tracing.cpu.") and key.endswith("_ns")
+        }
+        assert split.keys() == {"running_ns", "run_queue_ns", "throttled_ns", "blocked_ns"}
+        took_ns = end_ns(span) - start_ns(span)
+        assert abs(sum(split.values()) - took_ns) <= took_ns / 20
+    # Three that come at once need far more than 4 ms of each 100.
+    throttled = [span for span in drivers if "k8s_tracing.cpu.summary" in span["attributes"]]
+    assert throttled
+    for span in throttled:
+        summary = span["attributes"]["k8s_tracing.cpu.summary"]
+        assert re.fullmatch(r"needed \S+ \S+ of CPU, was throttled \S+ \S+", summary)
+        assert summary in shown.text
 
 
 def peer_port(span: Span) -> int:

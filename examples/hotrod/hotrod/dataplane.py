@@ -27,6 +27,7 @@ from .processes import (
     service_environment,
     wait_for,
 )
+from .quota import Quota
 
 PODS = {
     "haproxy": "10.244.0.10",
@@ -51,6 +52,10 @@ SERVICES = {
 INGRESSES = {kind: Address(PODS[kind], 80) for kind in ("haproxy", "nginx")}
 LOG_TO = f"{NODE_ADDRESS}:5514"
 
+#: Whose CPU is limited when one is: its requests have a thread each, so that its spans can tell.
+THROTTLED = "driver"
+THROTTLED_MS = 4  # of every 100
+
 READY_S = 60.0
 
 
@@ -66,12 +71,20 @@ class DataPlane:
         directory: For logs and configurations.
         env: For the services.
         flags: For the services, too.
+        throttle: Give one of the pods less CPU time than it needs, as soon as it is ready.
     """
 
     def __init__(
-        self, node: Node, directory: Path, env: Mapping[str, str], flags: Iterable[str] = ()
+        self,
+        node: Node,
+        directory: Path,
+        env: Mapping[str, str],
+        flags: Iterable[str] = (),
+        *,
+        throttle: bool = False,
     ) -> None:
         self.node = node
+        self.quota = Quota() if throttle else None
         self.children: dict[str, Child] = {}
         self._directory = directory
         self._env = service_environment(env)
@@ -80,6 +93,8 @@ class DataPlane:
 
     def __enter__(self) -> DataPlane:
         with self._stack as stack:
+            if self.quota:
+                stack.enter_context(self.quota)
             # What is started first is stopped last: no request must meet a service that is gone.
             redis = Address("127.0.0.1", 6379)
             command = redis_command(redis)
@@ -117,6 +132,8 @@ class DataPlane:
                     self.children[pod],
                     READY_S,
                 )
+        if self.quota:
+            self.quota.limit(THROTTLED_MS)
         for kind, address in INGRESSES.items():
             wait_for(
                 lambda at=address: self.node.inside("node", lambda: accepts_connections(at)),
@@ -137,12 +154,16 @@ class DataPlane:
         for pod in service.pods:
             listen = Address(PODS[pod], service.target_port)
             command = service_command(service.name, listen, peers, redis_url)
-            # What the Downward API tells a container.
-            names = {
+            # What the Downward API tells a container; and each request says where its time went.
+            own = {
                 "OTEL_RESOURCE_ATTRIBUTES_POD_NAME": pod,
                 "OTEL_RESOURCE_ATTRIBUTES_NODE_NAME": "node-1",
+                "K8S_TRACING_CPU_SPLIT": "1",
             }
-            self._start(pod, pod, command + self._flags, names)
+            command += self._flags
+            if self.quota and pod == THROTTLED:
+                command = self.quota.command(*command)
+            self._start(pod, pod, command, own)
 
     def _start(
         self, name: str, pod: str, command: list[str], env: Mapping[str, str] | None = None
