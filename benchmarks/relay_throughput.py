@@ -5,13 +5,16 @@ Spans are recorded once, by the library through a private session daemon. Then e
 process of its own, in turn, several times over. What counts is the CPU time of the whole process, less that of the same
 program with a trace of one span: a figure is spans per second of one core. The median of all turns is printed.
 
-Only our relay makes spans of the events. Babeltrace's Python bindings are an extension of the system's interpreter, and
-read only the first part of the trace, because they are slow.
+Only our relay makes spans of the events; Babeltrace's readers decode them and throw them away. Babeltrace's Python
+bindings are an extension of the system's interpreter, and read only the first part of the trace, because they are slow.
+rotel, an OpenTelemetry collector in Rust, does another thing: it receives what our relay made, as OTLP by HTTP, and
+sends it on, gzipped. What our agent costs with the sending is what process_cpu measures.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
 import shutil
@@ -37,6 +40,7 @@ LIMIT = "babeltrace2, C, sink.utils.dummy"
 COUNTER = "babeltrace2, C, sink.utils.counter"
 BINDINGS = "bt2 (Python), events counted"
 FIELDS = "bt2 (Python), fields read"
+ROTEL = "rotel (Rust), OTLP received and sent"
 SYSTEM_PYTHON = "/usr/bin/python3"
 
 
@@ -108,6 +112,21 @@ def cpu_s(words: list[str]) -> tuple[float, str]:
     return usage.ru_utime + usage.ru_stime, printed
 
 
+def requests(folder: Path) -> list[bytes]:
+    """Return what our relay makes of a trace."""
+    from k8s_tracing.agent.relay import Relay
+
+    with Relay() as reader:
+        return [request.body for part in (reader.read(folder), reader.finish()) for request in part]
+
+
+def rotel_cpu_s(folder: Path, spans: int) -> float:
+    """Have rotel forward what our relay made of a trace; return its CPU time."""
+    from benchmarks.rotel_peer import forward_cpu_s
+
+    return forward_cpu_s(requests(folder), spans)
+
+
 def record_all(folder: Path, spans: int) -> dict[tuple[str, int], Path]:
     """Record a trace of every kind and size; return their folders."""
     from k8s_tracing.agent.daemon import PrivateDaemon
@@ -132,6 +151,8 @@ def record_all(folder: Path, spans: int) -> dict[tuple[str, int], Path]:
 def readers() -> list[str]:
     """Return what there is to measure on this machine."""
     found = [OURS, LIMIT, COUNTER]
+    if importlib.util.find_spec("rotel"):
+        found.append(ROTEL)
     words = [SYSTEM_PYTHON, "-c", "import bt2"]
     if (
         shutil.which(SYSTEM_PYTHON)
@@ -171,6 +192,7 @@ def main() -> None:
     rates: dict[str, dict[str, list[float]]] = {}
     lines = []
     lost = 0
+    done: dict[str, int] = {}
     with tempfile.TemporaryDirectory(prefix="k8st-") as name:
         folder = Path(name)
         folder.chmod(0o711)
@@ -179,6 +201,12 @@ def main() -> None:
             found = rates.setdefault(kind, {})
             for _ in range(args.turns):
                 for reader in names:
+                    if reader == ROTEL:
+                        start_up_s = rotel_cpu_s(traces[kind, 1], 1)
+                        whole_s = rotel_cpu_s(traces[kind, args.spans], done["spans"])
+                        rate = (done["spans"] - 1) / (whole_s - start_up_s)
+                        found.setdefault(reader, []).append(rate)
+                        continue
                     start_up, _ = cpu_s(command(reader, traces[kind, 1]))
                     whole, printed = cpu_s(command(reader, traces[kind, args.spans]))
                     python = reader in (BINDINGS, FIELDS)
@@ -203,6 +231,8 @@ def main() -> None:
     for key, value in about.items():
         print(f"{key}: {value}")
     print(f"medians of {args.turns} processes; CPU time less start-up")
+    if ROTEL not in names:
+        print("not measured: rotel; pip install rotel")
     if BINDINGS not in names:
         print("not measured: Babeltrace's Python bindings; apt-get install python3-bt2")
     print(*lines, sep="\n")

@@ -93,6 +93,7 @@ def parse(fields: Mapping[str, Any]) -> Exchange:
     if not (trace_id and server_span_id and client_span_id and seen_us and logged_us):
         raise line.LineError("no ids: HAProxy refused the request before its rules")
     receive_ns = (line.number(fields, "TR") or 0) * _MS_NS
+    start_ns = seen_us * _US_NS - receive_ns
     queued_ms = line.number(fields, "Tw")
     state = line.text(fields, "end", 8)
     status = line.number(fields, "status") or 0
@@ -105,8 +106,8 @@ def parse(fields: Mapping[str, Any]) -> Exchange:
         client_span_id=client_span_id,
         parent_span_id=line.hex_id(fields, "parent", 16),
         flags=line.flags(fields, "flags"),
-        start_ns=seen_us * _US_NS - receive_ns,
-        end_ns=logged_us * _US_NS,
+        start_ns=start_ns,
+        end_ns=max(logged_us * _US_NS, start_ns),  # a clock may have been set back meanwhile
         method=line.text(fields, "method", 64),
         scheme="https" if line.text(fields, "scheme") == "https" else "http",
         host=line.text(fields, "host", 256),
