@@ -32,10 +32,13 @@ def main(cgroup: str, cpu_s: float, spans: int) -> None:
     told = []
     with using(provider):
         for number in range(spans):
+            begin_ns = time.monotonic_ns()
             before = kernel(folder)
             with k8s_tracing.span(f"work {number}"):
                 burn(cpu_s)
-            told.append({key: value - before[key] for key, value in kernel(folder).items()})
+            after = kernel(folder)
+            passed = {key: value - before[key] for key, value in after.items()}
+            told.append(passed | {"wall_ns": time.monotonic_ns() - begin_ns})
     records = getattr(provider.backend, "records", [])
     spans_told = [
         {
@@ -61,7 +64,6 @@ def kernel(folder: Path | None) -> dict[str, int]:
     delay = int(Path("/proc/thread-self/schedstat").read_text().split()[1])
     stat = read_cpu_stat(folder) if folder else None
     return {
-        "wall_ns": time.monotonic_ns(),
         "running_ns": time.thread_time_ns(),
         "delay_ns": delay,
         "throttled_ns": (stat and stat.throttled_ns) or 0,
