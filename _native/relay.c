@@ -193,11 +193,11 @@ int relay_end_chunk(struct relay *relay, int64_t duration_ns)
 	return 0;
 }
 
-int relay_finish(struct relay *relay)
+int relay_finish(struct relay *relay, int unfinished)
 {
 	relay->in_chunk = false;
-	if (end_folder(relay) < 0 || spans_finish(&relay->spans) < 0 ||
-	    output_flush(&relay->output, 0) < 0)
+	if (end_folder(relay) < 0 || spans_finish(&relay->spans, unfinished) < 0 ||
+	    output_flush(&relay->output, unfinished ? 0 : relay->options.wait_ns) < 0)
 		return out_of_memory(relay);
 	return 0;
 }

@@ -202,11 +202,11 @@ void spans_process_gone(struct spans *spans, struct process *process)
 	spans->processes_gone = true;
 }
 
-int spans_finish(struct spans *spans)
+int spans_finish(struct spans *spans, bool unfinished)
 {
-	while (spans->orphans.first)
+	while (unfinished && spans->orphans.first)
 		drop_orphan(spans, spans->orphans.first);
-	while (spans->open.first) {
+	while (unfinished && spans->open.first) {
 		if (release_unfinished(spans, spans->open.first, SPAN_UNFINISHED) < 0)
 			return -1;
 	}

@@ -67,7 +67,8 @@ int spans_end_chunk(struct spans *spans);
 /* The process has ended, and no chunk after the next one has anything of it. */
 void spans_process_gone(struct spans *spans, struct process *process);
 
-/* Report what is open as unfinished, hand out all that is finished; drop what never started. */
-int spans_finish(struct spans *spans);
+/* Hand out all that is finished; if asked, report what is open as unfinished and drop what never
+ * started. */
+int spans_finish(struct spans *spans, bool unfinished);
 
 #endif

@@ -183,12 +183,14 @@ class Relay:
         """
         return bool(self._lib.relay_process_gone(self._relay, instance_id))
 
-    def finish(self) -> Iterator[Request]:
-        """Yield all that is left: no more chunks will come for now, and spans without an end are unfinished.
+    def finish(self, *, unfinished: bool = True) -> Iterator[Request]:
+        """Yield all that has ended: no more chunks will come for now.
 
-        A relay that goes on from the state after that still completes them, should they end.
+        Args:
+            unfinished: Spans without an end as well. A relay that goes on from the state after that still completes
+                them, should they end.
         """
-        self._check(self._lib.relay_finish(self._relay))
+        self._check(self._lib.relay_finish(self._relay, unfinished))
         yield from self._requests()
 
     @property

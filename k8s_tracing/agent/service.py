@@ -54,8 +54,8 @@ class Relay(Protocol):
     def read_nothing(self, path: Path) -> Iterable[Request]:
         """Take note of a chunk without traces: time goes on."""
 
-    def finish(self) -> Iterable[Request]:
-        """Hand out what is still open."""
+    def finish(self, *, unfinished: bool) -> Iterable[Request]:
+        """Hand out what has ended, and what is still open if asked."""
 
     def save(self, chunks: Iterable[str]) -> bytes:
         """What it knows, for an agent that goes on with it, and what that covers."""
@@ -202,8 +202,9 @@ class Agent:
         if self._data_plane is not None:
             self._data_plane.stop()
         relayed = self._relay_chunks()
-        if relayed and finish:
-            self._work = _Work(None, iter(self._relay.finish()), self._outbox.begin())
+        if relayed:
+            left = self._relay.finish(unfinished=finish)
+            self._work = _Work(None, iter(left), self._outbox.begin())
             relayed = self._go_on()
         self._outbox.finish()
         sent = [sender.join() for sender in self._senders]

@@ -140,7 +140,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	read_folder(relay);
 	if (data[0] & 8)
 		read_folder(relay);
-	relay_finish(relay);
+	relay_finish(relay, 1);
 	take_requests(relay);
 	relay_free(relay);
 	free(metadata.data);

@@ -107,7 +107,7 @@ def test_a_receiver_that_is_not_there_yet_costs_disk_not_spans(folder: Path) -> 
     port = free_port()
     arguments = ["--endpoint", f"http://127.0.0.1:{port}", "--rotation-s", "0.6"]
     with agent(folder / "agent", *arguments) as running:
-        expected = producer.run(running.env, 1, 3000, interval_us=500)
+        expected = producer.run(running.env, 1, 8000, interval_us=500)
         wait_for("batches pile up", lambda: len(running.batches()) >= 3, PATIENCE_S)
         with Receiver(port) as receiver:
             wait_for("all spans arrive", lambda: set(receiver.seen) == expected, PATIENCE_S)

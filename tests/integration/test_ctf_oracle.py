@@ -204,11 +204,14 @@ def test_layouts_that_no_machine_here_writes(tmp_path: Path, dump: Path, style: 
 
 
 FLOOD = """
+import time
 import k8s_tracing
 k8s_tracing.init("flood", backend="lttng")
-for number in range(30_000):
-    with k8s_tracing.span("flood"):
-        pass
+for part in range(3):
+    for number in range(10_000):
+        with k8s_tracing.span("flood"):
+            pass
+    time.sleep(1)  # in which a chunk ends, on a busy machine, too
 """
 
 

@@ -215,15 +215,14 @@ def test_what_waits_fills_the_disk(folder: Path, small_disk: Path) -> None:
                 "all arrives", lambda: figures(running, "backlog_spans")[name] == 0, PATIENCE_S
             )
             dropped = figures(running, "exported_spans_total")[f"{name} dropped"]
-            counters = {
-                name: figures(running, f"{name}_total")[""]
-                for name in ("discarded_events", "lost_packets", "unfinished", "ends_without_start")
-            }
-            assert set(receiver.seen) <= made
-            assert (len(receiver.seen) + dropped, counters) == (
-                len(made),
-                dict.fromkeys(counters, 0),
+            # While the disk is full, LTTng's own buffers may overflow as well, and that is counted by it.
+            lost = sum(
+                figures(running, f"{counter}_total")[""]
+                for counter in ("discarded_events", "lost_packets")
             )
+            missing = len(made) - len(receiver.seen) - dropped
+            assert set(receiver.seen) <= made
+            assert (missing > 0, missing < 0) == (lost > 0, False)
             assert running.end() == 0
     assert max(receiver.seen.values()) == 1
     assert "is full" in running.log

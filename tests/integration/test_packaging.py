@@ -51,6 +51,7 @@ def test_a_wheel_has_the_native_parts_and_none_of_their_sources(tree: Path) -> N
     assert {file.split("/")[1] for file in files if file.endswith((".so", ".txt"))} >= {
         f"_core.cpython-{sys.version_info.major}{sys.version_info.minor}-x86_64-linux-gnu.so",
         "libk8s_tracing_lttng.so",
+        "libk8s_tracing_dataplane.so",
         "libk8s_tracing_relay.so",
         "lttng.cdef.txt",
         "relay.cdef.txt",
@@ -103,4 +104,8 @@ def test_a_missing_library_leaves_out_what_needs_it(tree: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     _, files = wheel(tree)
     libraries = sorted(Path(file).name for file in files if file.endswith(".so"))
-    assert [name.partition(".")[0] for name in libraries] == ["_core", "libk8s_tracing_relay"]
+    assert [name.partition(".")[0] for name in libraries] == [
+        "_core",
+        "libk8s_tracing_dataplane",
+        "libk8s_tracing_relay",
+    ]

@@ -154,3 +154,13 @@ def test_no_bytes_whatever_do_harm(state: bytes, data: st.DataObject) -> None:
         list(relay.read_nothing("idle"))
         relay.save()
         list(relay.finish())
+
+
+def test_what_has_ended_goes_out_at_an_end_that_leaves_open_spans_alone(tmp_path: Path) -> None:
+    """The end of a chunk holds back what ended about when the chunk did; the end of an agent does not."""
+    write_trace(tmp_path / "x", [[*announced(), start(1, 10), start(2, 20), end(2, 30)]])
+    with Relay() as relay:
+        handed = decode(relay.read(tmp_path / "x"))
+        handed += decode(relay.finish(unfinished=False))
+        assert [span.span_id for span in handed] == [f"{2:016x}"]
+        assert relay.stats.open_spans == 1

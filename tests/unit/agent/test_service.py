@@ -45,8 +45,9 @@ class FakeRelay:
     def read_nothing(self, path: Path) -> Iterator[FakeRequest]:
         yield FakeRequest(b"late", 1)
 
-    def finish(self) -> Iterator[FakeRequest]:
-        yield FakeRequest(b"open", 1)
+    def finish(self, *, unfinished: bool) -> Iterator[FakeRequest]:
+        if unfinished:
+            yield FakeRequest(b"open", 1)
 
     def save(self, chunks: Iterable[str]) -> bytes:
         return "\n".join([*self.reads, "", *chunks]).encode()

@@ -180,6 +180,7 @@ def test_a_wrong_field_is_refused_or_harmless(
     fields = json.loads(json.dumps(good | {key: value}))
     try:
         seen = haproxy.parse(fields) if good is HAPROXY else nginx.parse(fields, LOGGED_NS)
+        line.check_times(seen.start_ns, seen.end_ns, LOGGED_NS)
     except line.LineError:
         return
     for span in exchange.spans(seen):
