@@ -64,6 +64,14 @@ class Configurator:
                 return
 
 
+def after_instrumentations() -> None:
+    """Let the instrumentations' CLIENT spans say which connections they used: the agent joins them by that."""
+    if is_chosen():
+        from k8s_tracing.instrument.connections import record_connections
+
+        record_connections()
+
+
 def before_instrumentations() -> None:
     """Make OTEL_PYTHON_TRACER_PROVIDER=k8s_tracing true, whoever configured OpenTelemetry.
 

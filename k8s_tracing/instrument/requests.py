@@ -13,10 +13,13 @@ from typing import Any
 from opentelemetry.trace import SpanKind, StatusCode
 from requests import PreparedRequest, Response
 from requests.adapters import HTTPAdapter
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from k8s_tracing import api
 from k8s_tracing.http import METHODS, Attributes, host_and_port, span_name, without_secrets
 from k8s_tracing.instrument._http import set_failure
+from k8s_tracing.instrument.connections import ends_of
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
@@ -25,13 +28,43 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 _VERSIONS = {10: "1.0", 11: "1.1", 20: "2"}
 
 
+class _Connection(HTTPConnection):
+    ends: Attributes | None = None
+
+    def connect(self) -> None:
+        super().connect()
+        self.ends = ends_of(self.sock)
+
+
+class _SecureConnection(HTTPSConnection):
+    ends: Attributes | None = None
+
+    def connect(self) -> None:
+        super().connect()
+        self.ends = ends_of(self.sock)
+
+
+class _Pool(HTTPConnectionPool):
+    ConnectionCls = _Connection
+
+
+class _SecurePool(HTTPSConnectionPool):
+    ConnectionCls = _SecureConnection
+
+
 class TracingAdapter(HTTPAdapter):
     """Sends requests of a session, each in a CLIENT span, with the trace context in its headers.
 
     ``session.mount("http://", TracingAdapter())``. Its arguments are those of HTTPAdapter. A redirect that is followed
     is a request of its own; what urllib3 tries again (`max_retries`) is in the span of the first try. The span ends
-    when the response's headers are there, or its body unless it is streamed.
+    when the response's headers are there, or its body unless it is streamed. It says which connection was used
+    (`network.local.*`, `network.peer.*`), unless that was one to a proxy.
     """
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        """Make the pool of connections; they tell their addresses."""
+        super().init_poolmanager(*args, **kwargs)
+        self.poolmanager.pool_classes_by_scheme = {"http": _Pool, "https": _SecurePool}
 
     def send(self, request: PreparedRequest, *args: Any, **kwargs: Any) -> Response:
         """Send one request."""
@@ -50,6 +83,10 @@ class TracingAdapter(HTTPAdapter):
                 set_failure(span, error)
                 raise
             if span.is_recording():
+                # Its socket may be closed by now. It is not the current span's to tell: finding that costs more.
+                ends = getattr(getattr(response.raw, "connection", None), "ends", None)
+                if ends:
+                    span.set_attributes(ends)
                 status = response.status_code
                 span.set_attribute("http.response.status_code", status)
                 version = _VERSIONS.get(getattr(response.raw, "version", 0))

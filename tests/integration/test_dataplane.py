@@ -32,6 +32,7 @@ from tests.support.service_net import (
 from tests.support.wait import wait_for
 
 APP = str(Path(__file__).parent / "apps/service_app.py")
+CLIENT = str(Path(__file__).parent / "apps/service_client.py")
 LOG_TO = "10.244.0.1:5514"
 OTLP_TO = "10.244.0.1:4318"
 PATIENCE_S = 90.0
@@ -41,7 +42,9 @@ MS = 1_000_000
 class Node:
     """An agent on the node, a HAProxy, an nginx and an Envoy in one pod, the Service's endpoints in two."""
 
-    def __init__(self, net: ServiceNet, folder: Path, stack: ExitStack) -> None:
+    def __init__(
+        self, net: ServiceNet, folder: Path, stack: ExitStack, endpoints_env: dict[str, str]
+    ) -> None:
         self.net = net
         self.output = folder / "spans.jsonl"
         names = folder / "services.json"
@@ -62,12 +65,15 @@ class Node:
         )
         assert self.agent.poll() is None, (folder / "agent.log").read_text()
         env |= json.loads(ready.read_text())["environment"]
+        self.env = env
         for pod, address in zip(("one", "two"), ENDPOINTS, strict=True):
             serve = [sys.executable, APP, f"web-{pod}", address, str(TARGET_PORT)]
-            stack.enter_context(service_net.processes([net.command(pod, *serve)], env=env))
+            stack.enter_context(
+                service_net.processes([net.command(pod, *serve)], env={**env, **endpoints_env})
+            )
         for address in ENDPOINTS:
             wait_for(
-                f"{address} listens", lambda a=address: self._listens(a, TARGET_PORT), PATIENCE_S
+                f"{address} listens", lambda a=address: self.listens(a, TARGET_PORT), PATIENCE_S
             )
         self.ports = {
             kind: stack.enter_context(
@@ -76,13 +82,13 @@ class Node:
                     f"{VIRTUAL_IP}:{PORT}",
                     OTLP_TO if kind == "envoy" else LOG_TO,
                     place=lambda command: net.command("client", *command),
-                    listens=lambda port: self._listens("127.0.0.1", port),
+                    listens=lambda port: self.listens("127.0.0.1", port),
                 )
             ).port
             for kind in ("haproxy", "nginx", "envoy")
         }
 
-    def _listens(self, address: str, port: int) -> bool:
+    def listens(self, address: str, port: int) -> bool:
         def connects() -> bool:
             with socket.socket() as client:
                 return client.connect_ex((address, port)) == 0
@@ -122,7 +128,7 @@ class Node:
 
 
 @pytest.fixture
-def node() -> Iterator[Node]:
+def node(request: pytest.FixtureRequest) -> Iterator[Node]:
     with (
         tempfile.TemporaryDirectory(prefix="k8st-") as name,
         service_net.service_net() as net,
@@ -130,7 +136,7 @@ def node() -> Iterator[Node]:
     ):
         folder = Path(name)
         folder.chmod(0o711)
-        yield Node(net, folder, stack)
+        yield Node(net, folder, stack, getattr(request, "param", {}))
 
 
 def test_every_request_is_one_trace_through_ingress_service_and_endpoint(node: Node) -> None:
@@ -201,6 +207,31 @@ def _role(span: SpanRecord) -> str:
     if span.service_name == "ingress":
         return f"envoy {span.kind.lower()}"
     return "endpoint"
+
+
+@pytest.mark.parametrize("node", [{"OTEL_SDK_DISABLED": "true"}], indirect=True)
+def test_a_callee_that_is_not_traced_is_joined_by_its_caller_alone(node: Node) -> None:
+    url = f"http://{VIRTUAL_IP}:{PORT}/"
+    command = node.net.command("client", sys.executable, CLIENT, url, "10")
+    subprocess.run(command, env=node.env, check=True, timeout=PATIENCE_S)
+    spans = node.sent()
+    [service] = [span for span in spans if span.scope_name == "k8s_tracing.service"]
+    clients = sorted(
+        (span for span in spans if span.kind == "CLIENT"), key=lambda span: span.start_time_ns
+    )
+    assert len(spans) == 11
+    assert len(clients) == 10
+    assert service.parent_span_id == clients[0].span_id
+    assert service.attributes["network.peer.address"] in ENDPOINTS
+    for client in clients:
+        assert client.attributes["network.local.address"] == PODS["client"]
+        assert client.attributes["network.local.port"] == service.attributes["source.port"]
+        assert client.attributes["network.peer.address"] == VIRTUAL_IP
+        assert client.attributes["k8s_tracing.service.name"] == "default/web:http"
+    assert [[link.span_id for link in client.links] for client in clients] == [
+        [],
+        *[[service.span_id]] * 9,
+    ]
 
 
 def test_envoys_own_spans_come_through_the_agent_and_are_joined(node: Node) -> None:

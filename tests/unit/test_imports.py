@@ -38,7 +38,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "api": {*CORE, "backends", "provider", "pure"},
     "testing": {*CORE, "backends", "provider", "api"},
     "testing_plugin": {"testing"},
-    "distro": {"api"},
+    "distro": {"api", "instrument"},
     "instrument": {*CORE, "http", "api"},
     "receiver": {"otlp"},
     "dataplane": {"record", "http", "libraries", "otlp", "receiver"},

@@ -70,6 +70,10 @@ def test_a_request_is_a_client_span_and_carries_the_trace(
         "server.port": int(server.rpartition(":")[2]),
         "http.response.status_code": 200,
         "network.protocol.version": "1.1",
+        "network.local.address": "127.0.0.1",
+        "network.local.port": span.attributes["network.local.port"],
+        "network.peer.address": "127.0.0.1",
+        "network.peer.port": int(server.rpartition(":")[2]),
     }
     [seen] = Handler.headers_seen
     assert seen["traceparent"] == f"00-{span.trace_id}-{span.span_id}-{span.flags:02x}"
