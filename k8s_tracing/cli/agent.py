@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from k8s_tracing.errors import AgentError
 
 if TYPE_CHECKING:
+    from k8s_tracing.dataplane.names import Names
     from k8s_tracing.dataplane.plane import DataPlane
 
 DEFAULT_SESSION = "k8s-tracing"
@@ -178,8 +179,9 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "--services": {
         "type": Path,
         "metavar": "FILE",
-        "help": "watch connections to Services and join them with the spans of both ends; FILE is a table of what the "
-        "Services are called (docs/how-to/trace-services.md). Needs CAP_NET_ADMIN in the node's network namespace",
+        "help": "watch connections to Services and join them with the spans of both ends; `kubernetes`: the API server "
+        "says what the Services are called, else FILE does (docs/how-to/trace-services.md). "
+        "Needs CAP_NET_ADMIN in the node's network namespace",
     },
     "--log-level": {
         "choices": ("debug", "info", "warning", "error"),
@@ -233,7 +235,13 @@ def _data_plane(given: Mapping[str, Any], stack: ExitStack) -> DataPlane | None:
     from k8s_tracing.dataplane.names import StaticNames
     from k8s_tracing.dataplane.plane import DataPlane
 
-    names = StaticNames.from_file(given["--services"]) if given["--services"] else None
+    names: Names | None = None
+    if given["--services"] == Path("kubernetes"):
+        from k8s_tracing.dataplane.cluster import ClusterNames
+
+        names = stack.enter_context(ClusterNames.in_cluster())
+    elif given["--services"]:
+        names = StaticNames.from_file(given["--services"])
     try:
         return stack.enter_context(DataPlane(**ingress, **otlp, names=names))
     except OSError as error:

@@ -9,7 +9,7 @@ import pytest
 
 from k8s_tracing.agent import main
 from k8s_tracing.cli import agent
-from k8s_tracing.dataplane import names, plane
+from k8s_tracing.dataplane import cluster, names, plane
 from k8s_tracing.errors import AgentError
 
 PAGE = Path(__file__).parents[3] / "docs/reference/agent.md"
@@ -105,6 +105,25 @@ def test_every_option(monkeypatch: pytest.MonkeyPatch) -> None:
     assert ALL.keys() == agent.OPTIONS.keys()
     words = [word for flag, values in ALL.items() for value in values for word in (flag, value)]
     assert parse(monkeypatch, *words) == OPTIONS
+
+
+def test_names_come_from_the_api_server_or_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    followed = contextlib.nullcontext("the API server's")
+    watched: list[object] = []
+
+    def watch(**parts: object) -> contextlib.AbstractContextManager[object]:
+        watched.append(parts["names"])
+        return contextlib.nullcontext(object())
+
+    monkeypatch.setattr(cluster.ClusterNames, "in_cluster", lambda: followed)
+    monkeypatch.setattr(names.StaticNames, "from_file", lambda path: path)
+    monkeypatch.setattr(plane, "DataPlane", watch)
+    monkeypatch.setattr(main, "run_agent", lambda options, data_plane: 0)
+    parser = argparse.ArgumentParser()
+    agent.add_arguments(parser)
+    for value in ("kubernetes", "./kubernetes.json"):
+        assert agent.run(parser.parse_args(["--services", value])) == 0
+    assert watched == ["the API server's", Path("kubernetes.json")]
 
 
 def test_every_variable(monkeypatch: pytest.MonkeyPatch) -> None:
