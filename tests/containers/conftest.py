@@ -19,6 +19,7 @@ class Built:
     base: str
     agent: str
     application: str
+    haproxy: str
     jaeger: str
     redis: str
     postgres: str
@@ -45,6 +46,7 @@ def images(docker: Docker) -> Iterator[Built]:
     with ThreadPoolExecutor() as pool:
         agent = pool.submit(images.agent)
         jaeger = pool.submit(images.jaeger)
+        haproxy = pool.submit(images.own, "haproxy")
         redis = pool.submit(images.own, "redis")
         postgres = pool.submit(images.own, "postgres")
         # Their first stage is the agent's: the builder finds it when that is made.
@@ -56,6 +58,7 @@ def images(docker: Docker) -> Iterator[Built]:
             base=base,
             agent=agent.result(),
             application=application.result(),
+            haproxy=haproxy.result(),
             jaeger=jaeger.result(),
             redis=redis.result(),
             postgres=postgres.result(),

@@ -1,4 +1,4 @@
-"""HotROD as `docker compose up` starts it: eight containers, and each ride's whole trace in Jaeger."""
+"""HotROD as `docker compose up` starts it: nine containers, and each ride's whole trace in Jaeger."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ pytestmark = pytest.mark.timeout(1500)
 PROJECT = "hotrod"
 COMPOSE = ("compose", "--file", REPOSITORY / "examples" / "hotrod" / "compose.yaml")
 SERVICES = {"frontend", "customer", "driver", "route"}
-PARTS = SERVICES | {"agent", "jaeger", "redis", "postgres"}
-FRONTEND = "http://127.0.0.1:8080"
+PARTS = SERVICES | {"ingress", "agent", "jaeger", "redis", "postgres"}
+INGRESS = "http://127.0.0.1:8080"
 JAEGER = JaegerQuery("http://127.0.0.1:16686")
 
 
@@ -31,6 +31,7 @@ def hotrod(docker: Docker, images: Built) -> Iterator[Docker]:
     """All of it, up and healthy; and when it is down, nothing of it is left."""
     env = {
         "BASE_IMAGE": images.base,
+        "HAPROXY_IMAGE": images.haproxy,
         "JAEGER_IMAGE": images.jaeger,
         "REDIS_IMAGE": images.redis,
         "POSTGRES_IMAGE": images.postgres,
@@ -61,7 +62,7 @@ def containers(hotrod: Docker) -> dict[str, dict[str, Any]]:
 
 def dispatch(customer: str) -> str:
     """Order a ride; return its trace id."""
-    answer = requests.get(f"{FRONTEND}/dispatch", {"customer": customer}, timeout=60)
+    answer = requests.get(f"{INGRESS}/dispatch", {"customer": customer}, timeout=60)
     assert answer.status_code == 200, answer.text
     return answer.headers["traceresponse"].split("-")[1]
 
@@ -73,7 +74,7 @@ def whole_trace(trace_id: str) -> list[dict[str, Any]]:
     def is_whole() -> bool:
         before = len(found)
         found[:] = JAEGER.trace(trace_id)
-        return len(found) > 40 and len(found) == before and not missing_parents(found)
+        return len(found) > 42 and len(found) == before and not missing_parents(found)
 
     wait_for(f"trace {trace_id}", is_whole, 90, interval_s=1)
     return found
@@ -87,15 +88,23 @@ def missing_parents(spans: list[dict[str, Any]]) -> set[str]:
 def test_a_ride_is_one_whole_trace(hotrod: Docker, containers: dict[str, dict[str, Any]]) -> None:
     spans = hotrod.inside(whole_trace, hotrod.inside(dispatch, "123"))
     roots = [span for span in spans if not span.get("parentSpanId")]
-    assert [(root["service"], root["name"]) for root in roots] == [("frontend", "GET /dispatch")]
+    assert [root["service"] for root in roots] == ["ingress"]
+    assert roots[0]["kind"] in (2, "SPAN_KIND_SERVER")
     assert missing_parents(spans) == set()
-    assert {span["service"] for span in spans} == SERVICES
-    assert len(spans) in (41, 42)  # a time-out of Redis more or less
+    assert {span["service"] for span in spans} == SERVICES | {"ingress"}
+    assert len(spans) in (43, 44)  # a time-out of Redis more or less
+    [attempt] = [span for span in spans if span.get("parentSpanId") == roots[0]["spanId"]]
+    assert attempt["service"] == "ingress"
+    assert attempt["kind"] in (3, "SPAN_KIND_CLIENT")
+    [dispatched] = [span for span in spans if span.get("parentSpanId") == attempt["spanId"]]
+    assert (dispatched["service"], dispatched["name"]) == ("frontend", "GET /dispatch")
     names = Counter((span["service"], span["name"].split()[0]) for span in spans)
     assert names["customer", "SELECT"] == 1, names
     assert names["driver", "GEOSEARCH"] == 1, names
     assert names["route", "GET"] == 10, names
     for span in spans:
+        if span["service"] == "ingress":  # the agent has its spans from its log
+            continue
         assert span["resource"]["container.id"] == containers[span["service"]]["Id"]
 
 
@@ -105,7 +114,7 @@ def test_rides_at_the_same_time_do_not_mix(hotrod: Docker) -> None:
     for trace_id in ids:
         spans = hotrod.inside(whole_trace, trace_id)
         assert sum(not span.get("parentSpanId") for span in spans) == 1
-        assert len(spans) in (41, 42)
+        assert len(spans) in (43, 44)
 
 
 def test_each_part_is_confined(containers: dict[str, dict[str, Any]]) -> None:
@@ -121,7 +130,7 @@ def test_each_part_is_confined(containers: dict[str, dict[str, Any]]) -> None:
         for bindings in (config["PortBindings"] or {}).values():
             assert [binding["HostIp"] for binding in bindings] == ["127.0.0.1"], part
     published = {part for part, each in containers.items() if each["HostConfig"]["PortBindings"]}
-    assert published == {"frontend", "jaeger"}
+    assert published == {"ingress", "jaeger"}
 
 
 def test_a_service_shares_the_sockets_folder_and_nothing_else(

@@ -3,10 +3,13 @@
 import re
 from pathlib import Path
 
+from k8s_tracing.dataplane.ingress import haproxy
+
 REPOSITORY = Path(__file__).parents[2]
 AGENT = REPOSITORY / "deploy" / "agent" / "Dockerfile"
 HOTROD = REPOSITORY / "examples" / "hotrod" / "Dockerfile"
 COMPOSE = REPOSITORY / "examples" / "hotrod" / "compose.yaml"
+INGRESS = REPOSITORY / "examples" / "hotrod" / "haproxy.cfg"
 
 
 def wheel_stage(dockerfile: Path) -> str:
@@ -27,3 +30,8 @@ def test_no_port_is_published_beyond_this_machine() -> None:
     published = re.findall(r"^    ports: \[(.*)\]$", COMPOSE.read_text(), re.M)
     assert len(published) == 2
     assert all(ports.startswith('"127.0.0.1:') for ports in published)
+
+
+def test_the_ingress_has_the_lines_that_the_command_prints() -> None:
+    assert haproxy.snippet("ingress", "agent:5514") in INGRESS.read_text()
+    assert '--ingress-udp, "0.0.0.0:5514"' in COMPOSE.read_text()
