@@ -44,13 +44,13 @@ def images(docker: Docker) -> Iterator[Built]:
     images = Images(docker)
     base = images.base()
     with ThreadPoolExecutor() as pool:
-        agent = pool.submit(images.agent)
-        jaeger = pool.submit(images.jaeger)
+        built = pool.submit(images.wheel)
         haproxy = pool.submit(images.own, "haproxy")
+        jaeger = pool.submit(images.jaeger)
         redis = pool.submit(images.own, "redis")
         postgres = pool.submit(images.own, "postgres")
-        # Their first stage is the agent's: the builder finds it when that is made.
-        wheel = agent.result() + "-wheel"
+        wheel = built.result()  # the builder finds it for the next three
+        agent = pool.submit(images.agent)
         hotrod = pool.submit(images.hotrod)
         application = pool.submit(images.own, "application", WHEEL_IMAGE=wheel)
         hotrod.result()

@@ -22,6 +22,7 @@ from tests.support.docker import Docker, DockerError
 from tests.support.jaeger import binary as jaeger_binary
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+AGENT = REPOSITORY / "deploy" / "agent" / "Dockerfile"
 OWN_IMAGES = REPOSITORY / "tests" / "containers" / "images"
 PREFIX = "k8s-tracing-test/"
 
@@ -72,9 +73,15 @@ class Images:
             )
         return self._docker.build(image, dockerfile, context or REPOSITORY, **arguments)
 
+    def wheel(self) -> str:
+        """The first stage of the agent and of HotROD: this package, compiled."""
+        return self._docker.build(
+            f"{PREFIX}agent-wheel", AGENT, REPOSITORY, ["--target=wheel"], BASE_IMAGE=self.base()
+        )
+
     def agent(self) -> str:
         """The node agent, from the Dockerfile that is delivered."""
-        return self.build("agent", REPOSITORY / "deploy" / "agent" / "Dockerfile")
+        return self.build("agent", AGENT)
 
     def hotrod(self) -> str:
         """HotROD's services."""
