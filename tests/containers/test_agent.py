@@ -13,7 +13,7 @@ import pytest
 import requests
 
 from tests.containers.conftest import Built
-from tests.support.docker import Docker
+from tests.support.docker import Docker, DockerError
 from tests.support.jaeger import JaegerQuery
 from tests.support.wait import wait_for
 
@@ -130,7 +130,15 @@ def node(docker: Docker, images: Built) -> Iterator[Node]:
         if containers:
             docker.run("rm", "--force", "--volumes", *containers)
         docker.run("volume", "rm", "--force", "sockets", "spool")
+        # A container that is removed lets go of it a moment later.
+        wait_for("the network's end", lambda: _is_removed(docker), TIMEOUT_S, interval_s=0.5)
+
+
+def _is_removed(docker: Docker) -> bool:
+    with contextlib.suppress(DockerError):
         docker.run("network", "rm", "node")
+        return True
+    return False
 
 
 def test_a_request_is_a_trace(node: Node) -> None:
