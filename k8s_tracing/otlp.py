@@ -256,7 +256,9 @@ def _put_attributes(to: Any, attributes: Attributes) -> None:
 
 
 def _put_value(to: AnyValue, value: AttributeValue) -> None:
-    if isinstance(value, bool):  # first: a bool is an int, too
+    if type(value) is str:  # nearly all of them
+        to.string_value = value
+    elif isinstance(value, bool):  # before int: it is one, too
         to.bool_value = value
     elif isinstance(value, int):
         to.int_value = value

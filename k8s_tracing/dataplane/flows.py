@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 import struct
 from dataclasses import dataclass
 from functools import lru_cache
@@ -134,6 +135,19 @@ def switch_on() -> list[str]:
         except OSError as error:
             problems.append(f"{path}: {error.strerror}; {meaning}")
     return problems
+
+
+def kernel_stamps() -> bool:
+    """Does the kernel stamp each event, so that it does not matter when it is read? Linux 6.14 and newer."""
+    release = re.match(r"(\d+)\.(\d+)", os.uname().release)
+    try:
+        return (
+            release is not None
+            and (int(release[1]), int(release[2])) >= (6, 14)
+            and _TIMESTAMPS.read_text().strip() == "1"
+        )
+    except OSError:
+        return False
 
 
 @lru_cache(maxsize=65536)

@@ -82,7 +82,7 @@ class Node:
                     f"{VIRTUAL_IP}:{PORT}",
                     OTLP_TO if kind == "envoy" else LOG_TO,
                     place=lambda command: net.command("client", *command),
-                    listens=lambda port: self.listens("127.0.0.1", port),
+                    listens_there=lambda port: self.listens("127.0.0.1", port),
                 )
             ).port
             for kind in ("haproxy", "nginx", "envoy")

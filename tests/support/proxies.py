@@ -119,7 +119,7 @@ def running(
     log_to: str,
     *,
     place: Callable[[list[str]], list[str]] = _here,
-    listens: Callable[[int], bool] | None = None,
+    listens_there: Callable[[int], bool] | None = None,
 ) -> Iterator[Proxy]:
     """Start HAProxy or nginx with our lines in its configuration, or Envoy with what our page says.
 
@@ -127,9 +127,9 @@ def running(
         live: The upstream's address and port.
         log_to: Where the receiver of log lines listens; for Envoy, that of OTLP over HTTP.
         place: Makes of its command one that runs elsewhere, such as in a network namespace.
-        listens: Does it listen there, on that port?
+        listens_there: Does it listen there, on that port?
     """
-    listens = listens or _listens
+    listens_there = listens_there or listens
     port, dead = free_ports(2)
     with tempfile.TemporaryDirectory(prefix="k8st-") as name:
         folder = Path(name)
@@ -142,7 +142,7 @@ def running(
         try:
             wait_for(
                 f"{kind} listens; it says {(folder / 'log').read_text()!r}",
-                lambda: listens(port) or process.poll() is not None,
+                lambda: listens_there(port) or process.poll() is not None,
             )
             assert process.poll() is None, (folder / "log").read_text()
             yield Proxy(kind, port, config)
@@ -151,7 +151,8 @@ def running(
             process.wait(10)
 
 
-def _listens(port: int) -> bool:
+def listens(port: int) -> bool:
+    """Does somebody listen on that port of the loopback?"""
     with socket.socket() as client:
         return client.connect_ex(("127.0.0.1", port)) == 0
 

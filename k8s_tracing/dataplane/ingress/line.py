@@ -129,18 +129,24 @@ def address(fields: Mapping[str, Any], key: str) -> tuple[str, int] | None:
     return parse_address(text(fields, key))
 
 
-@lru_cache(maxsize=4096)
 def parse_address(value: str) -> tuple[str, int] | None:
     """An IP address and a port, or None."""
     host, _, port = value.rpartition(":")
-    try:
-        parsed = ipaddress.ip_address(host.strip("[]"))
-    except ValueError:
+    parsed = _host(host)
+    if parsed is None:
         return None
     if not (port.isascii() and port.isdecimal() and len(port) < 6 and 0 < int(port) < 65536):
         return None
-    mapped = getattr(parsed, "ipv4_mapped", None)
-    return str(mapped or parsed), int(port)
+    return parsed, int(port)
+
+
+@lru_cache(maxsize=4096)  # of hosts there are few; ports are another one with each connection
+def _host(text: str) -> str | None:
+    try:
+        parsed = ipaddress.ip_address(text.strip("[]"))
+    except ValueError:
+        return None
+    return str(getattr(parsed, "ipv4_mapped", None) or parsed)
 
 
 def check_times(start_ns: int, end_ns: int, now_ns: int) -> None:

@@ -131,10 +131,10 @@ class IngressReceiver:
             for key in ready:
                 key.data(key.fileobj)
             if len(self._spans) >= BATCH_SPANS or time.monotonic() - self._since >= self._batch_s:
-                self._flush()
+                self.flush()
             if deadline_s is not None and not ready:
                 break
-        self._flush()
+        self.flush()
 
     def stop(self) -> None:
         """End `run`; what has arrived by then is handed on first."""
@@ -193,7 +193,8 @@ class IngressReceiver:
         if self.counts.refused[reason] == 1:
             log.warning("ingress: a log line is dropped: %s; such lines are counted", reason)
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Hand on what spans there are."""
         self._since = time.monotonic()
         if self._spans:
             spans, self._spans = self._spans, []
