@@ -85,6 +85,10 @@ bench: setup test-packages .venv/.bench ## what a span costs, and its way to Jae
 	@$(BIN)/python -m benchmarks.process_cpu
 	@$(BIN)/python -m benchmarks.hotrod_load
 	@$(BIN)/python -m benchmarks.viewer_store
+	@$(BIN)/python -m benchmarks.ingress_cost
+	@if ((EUID == 0)); then \
+	  $(BIN)/python -m benchmarks.service_flows && $(BIN)/python -m benchmarks.dataplane_accuracy; \
+	else echo "bench: service_flows and dataplane_accuracy need root: left out"; fi
 
 .venv/.bench: pyproject.toml | setup
 	@echo "bench: installing what we are measured against"
