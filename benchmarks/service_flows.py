@@ -107,11 +107,10 @@ def listen(net: ServiceNet, seconds: int, gather_s: float) -> Heard:
         start = time.thread_time()
         while not ended.is_set():
             if select.select([conntrack], [], [], 0.1)[0]:
-                conntrack.read()
-                if not select.select([conntrack], [], [], 0)[0]:
-                    ended.wait(gather_s)
+                conntrack.drain()
+                ended.wait(gather_s)
             conntrack.take()
-        conntrack.read()
+        conntrack.drain()
         cpu_s = time.thread_time() - start
 
     with net.inside("node", Conntrack) as conntrack:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
+import select
 import struct
 from dataclasses import dataclass
 from functools import lru_cache
@@ -81,6 +82,12 @@ class Conntrack:
         """Take in what is there, without waiting."""
         if self._lib.conntrack_read(self._conntrack) < 0:
             raise OSError(self._ffi.errno, os.strerror(self._ffi.errno))
+
+    def drain(self) -> None:
+        """Take in all that is there: a read takes in only so many messages."""
+        self.read()
+        while select.select([self], [], [], 0)[0]:
+            self.read()
 
     def feed(self, messages: bytes, received_ns: int) -> None:
         """Take in netlink messages that came another way."""

@@ -140,7 +140,7 @@ class DataPlane:
         # After the requests: then the connections that they used are among those that are known.
         if self._conntrack is not None and self._join is not None:
             with self._lock:
-                self._conntrack.read()
+                self._conntrack.drain()
                 flows = self._conntrack.take()
             if flows:
                 self._join.add(flows)
@@ -203,6 +203,5 @@ class DataPlane:
             stopping = self._stopping.is_set()  # and then what is there is read once more
             if select.select([conntrack], [], [], 0 if stopping else _POLL_S)[0]:
                 with self._lock:
-                    conntrack.read()
-                if not select.select([conntrack], [], [], 0)[0]:  # a read takes in only so many
-                    self._stopping.wait(gather_s)
+                    conntrack.drain()
+                self._stopping.wait(gather_s)
