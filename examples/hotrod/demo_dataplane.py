@@ -32,7 +32,7 @@ from k8s_tracing.record import SpanRecord
 COUNTS = {
     "service_connections_total": "opened",
     'service_joins_total{outcome="joined"}': "joined with the request that opened them",
-    "service_reused_total": "times used again by a later request",
+    "service_reused_total": "spans, at either end, of later requests that used them again",
     "service_ambiguous_total": "requests that more than one would have fit",
 }
 
