@@ -144,7 +144,8 @@ def open_lookup(page: Page, trace: str, picture: str = "") -> None:
 
 def test_make_runs_what_is_run_here() -> None:
     makefile = (REPOSITORY / "Makefile").read_text()
-    assert "$(BIN)/python examples/hotrod/demo.py $(ARGS)" in makefile
+    assert "$(BIN)/python $(1) $(ARGS)" in makefile
+    assert "$(call in_order,examples/hotrod/demo.py)" in makefile
     assert DEMOS[0] == "make demo"
 
 
