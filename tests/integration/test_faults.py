@@ -213,11 +213,13 @@ def test_what_waits_fills_the_disk(folder: Path, small_disk: Path) -> None:
             receiver.down = False
             # What is recorded while the disk is full may be lost, counted; what comes later is not.
             deadline = time.monotonic() + PATIENCE_S
-            while max(made) not in receiver.seen:
+            newest = max(made)
+            while newest not in receiver.seen:
                 assert time.monotonic() < deadline
                 made |= producer.run(running.env, 1 + len(made), 100, interval_us=20)
+                newest = len(made)
                 with suppress(TimeoutError):
-                    wait_for("the newest arrives", lambda: max(made) in receiver.seen, 5)
+                    wait_for("the newest arrives", lambda n=newest: n in receiver.seen, 5)
             wait_for(
                 "all arrives", lambda: figures(running, "backlog_spans")[name] == 0, PATIENCE_S
             )
