@@ -153,6 +153,7 @@ def run_agent(
                 buffers=plan_buffers(options.buffer_owner, options.buffer_memory_bytes),
             )
         )
+        pipeline.on_cut_off(supervisor.renew)
         health = None
         if options.listen is not None:
             sources = pipeline.sources(

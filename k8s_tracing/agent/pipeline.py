@@ -142,6 +142,10 @@ class Pipeline:
             data_plane=self._data_plane,
         )
 
+    def on_cut_off(self, call: Callable[[], None]) -> None:
+        """Call this when the session may be damaged by a disk that was full."""
+        self._agent.on_cut_off = call
+
     def run(self) -> None:
         """Relay and send until asked to stop.
 

@@ -98,6 +98,11 @@ class Room:
         self._last_s = 0.0
         self._before = Dropped()
 
+    @property
+    def is_full(self) -> bool:
+        """Had something to be dropped a moment ago?"""
+        return self._episode_s is not None
+
     def make(self) -> None:
         """Drop the oldest until all is within the limits."""
         chunks = self._spool.chunks()

@@ -140,6 +140,10 @@ class Agent:
         stop: Ends `run`.
         data_plane: Where spans come from as well, and what is known of connections.
         on_turn: Called after every chunk and every look into the spool.
+
+    Attributes:
+        on_cut_off: Called when a chunk cannot be read in full after the disk was full: LTTng up to 2.14 may then write
+            nothing more of that user's buffers, in any chunk.
     """
 
     def __init__(
@@ -165,6 +169,7 @@ class Agent:
         self._data_plane = data_plane
         self._poll_s = poll_s
         self._on_turn = on_turn
+        self.on_cut_off: Callable[[], None] = lambda: None
         self._work: _Work | None = None
         self._stuck = False
 
@@ -263,6 +268,8 @@ class Agent:
         if work.error is not None:
             place = self._spool.set_aside(chunk)
             self.counts.bad_chunks += 1
+            if self._stuck or self._room.is_full:
+                self.on_cut_off()
             log.error("a chunk cannot be read in full and is kept in %s: %s", place, work.error)
             return True
         self.counts.chunks += not work.was_empty

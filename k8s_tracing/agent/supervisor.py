@@ -122,6 +122,7 @@ class Supervisor:
         self._progress: tuple[int | None, float] = (None, 0.0)
         self._error: BaseException | None = None
         self._ready = threading.Event()
+        self._renew = threading.Event()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="session", daemon=True)
 
@@ -145,6 +146,10 @@ class Supervisor:
         """Call this now, and in the supervisor's thread whenever recording has begun again."""
         call()
         self._on_recording = call
+
+    def renew(self) -> None:
+        """Have another session take over, for this one is damaged; any thread."""
+        self._renew.set()
 
     def finish(self) -> None:
         """Stop recording and end the daemon if it is ours. All that was recorded is in the spool then."""
@@ -278,6 +283,11 @@ class Supervisor:
             self._restart()
         elif not all(map(is_running, self._processes)):
             self._lost("a process of the session daemon has ended")
+        elif self._renew.is_set():
+            self._renew.clear()
+            log.warning("session %s was cut off by a full disk: another takes over", self._session)
+            self.status.resumed += 1
+            self._replace(self._session)
         elif self._stands_still(self._session):
             self._ask_why(self._session)
         self._look_at_memory()
