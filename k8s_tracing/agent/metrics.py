@@ -161,7 +161,9 @@ def _pipeline(sources: Sources) -> Iterator[Metric]:
     )
     yield _counter("session_stalls", "Sessions replaced as their buffers stalled.", session.stalls)
     yield _counter(
-        "session_resumed", "Sessions that somebody else stopped or destroyed.", session.resumed
+        "session_resumed",
+        "Sessions that somebody else stopped or destroyed, or a full disk cut off.",
+        session.resumed,
     )
 
 

@@ -252,6 +252,7 @@ class Agent:
         work = self._work
         assert work is not None
         begin_s = time.monotonic()
+        was_stuck = self._stuck
         try:
             if not self._write(work):
                 return False
@@ -268,7 +269,7 @@ class Agent:
         if work.error is not None:
             place = self._spool.set_aside(chunk)
             self.counts.bad_chunks += 1
-            if self._stuck or self._room.is_full:
+            if was_stuck or self._room.is_full:
                 self.on_cut_off()
             log.error("a chunk cannot be read in full and is kept in %s: %s", place, work.error)
             return True

@@ -69,7 +69,7 @@ class SessionStatus:
         output: Where it records.
         daemon_restarts: How often a session daemon was gone and another took its place.
         stalls: How often a session was replaced because its buffers stalled.
-        resumed: How often a session was gone or stopped, and recording began again.
+        resumed: How often a session was gone, stopped, or cut off by a full disk, and recording began again.
         problem: What is wrong now, and what to do.
     """
 

@@ -252,6 +252,28 @@ def test_a_bad_chunk_does_not_hold_up_the_next(make_world: Any) -> None:
     assert len(list((world.spool.root / "bad").iterdir())) == 1
 
 
+@pytest.mark.parametrize("was_full", [True, False])
+def test_a_chunk_cut_off_by_a_full_disk_is_told(
+    make_world: Any, monkeypatch: pytest.MonkeyPatch, was_full: bool
+) -> None:
+    """A chunk that is broken on a disk with room says nothing of the session."""
+    world = make_world()
+    write, full, told = world.spool.write_state, [True] * was_full, []
+
+    def write_state(state: bytes) -> None:
+        if full:
+            full.pop()
+            raise OSError(28, "No space left on device")
+        write(state)
+
+    monkeypatch.setattr(world.spool, "write_state", write_state)
+    world.agent.on_cut_off = lambda: told.append(1)
+    world.chunk("broken")
+    world.chunk("2")
+    world.run_until("delivered", lambda: "2b" in world.receivers[0].got)
+    assert told == [1] * was_full
+
+
 def test_one_that_is_down_holds_up_nobody(make_world: Any) -> None:
     world = make_world(receivers=2)
     world.receivers[1].refuses = {"1b"}
