@@ -20,7 +20,6 @@ import stat
 import subprocess
 import tempfile
 from pathlib import Path
-from types import TracebackType
 
 from k8s_tracing.agent.daemon_process import (
     START_TIMEOUT_S,
@@ -102,12 +101,7 @@ class PrivateDaemon:
             raise
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._stop()
 
     def __str__(self) -> str:
@@ -331,12 +325,7 @@ class HostDaemon:
         self._marker.write_text(f"{self._pid}\n")
         await_ready(_run_folder(), self._process, self._log_path, self._start_timeout_s, str(self))
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._stop()
 
     def __str__(self) -> str:

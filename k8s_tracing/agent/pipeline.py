@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from types import TracebackType
 
 from k8s_tracing.agent.export import Delivery
 from k8s_tracing.agent.health import Heartbeat
@@ -93,12 +92,7 @@ class Pipeline:
         )
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._progress.clear()
         if not any(sender.is_alive for sender in self._senders):  # else one still uses it
             self._outbox.close()

@@ -10,15 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from k8s_tracing.agent.chunks import chunk_duration_ns, trace_folders
+from k8s_tracing.closing import Closing
 from k8s_tracing.errors import RelayError
 from k8s_tracing.libraries import load
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +98,7 @@ class RelayStats:
     reported_spans: int
 
 
-class Relay:
+class Relay(Closing):
     """Assembles the spans of the chunks that it is given, in the order in which they were recorded.
 
     Use it from one thread at a time, and close it (it is a context manager).
@@ -236,17 +233,6 @@ class Relay:
         """Free everything; what was not handed out is lost."""
         self._lib.relay_free(self._relay)
         self._relay = self._ffi.NULL
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def processes(self) -> Iterator[Process]:
         """The processes that are known. They may change with the next chunk."""

@@ -23,7 +23,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 
 from k8s_tracing.agent.chunks import ARCHIVES, chunk_number
 from k8s_tracing.agent.leftovers import collect, shared_folder
@@ -104,12 +103,7 @@ class Spool:
             shutil.rmtree(left, ignore_errors=True)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         empty = [path for session in self._sessions() for path in (session / ARCHIVES, session)]
         if self._made:
             empty.append(self.root)

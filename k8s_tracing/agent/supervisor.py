@@ -26,7 +26,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING
 
 from k8s_tracing.agent.buffers import SHARED_MEMORY, Buffers, free_shared_memory_bytes
@@ -134,12 +133,7 @@ class Supervisor:
             raise self._error
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.finish()
 
     def on_recording(self, call: Callable[[], None]) -> None:

@@ -11,16 +11,13 @@ import struct
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from k8s_tracing.closing import Closing
 from k8s_tracing.dataplane.names import Names
 from k8s_tracing.errors import K8sTracingError
 from k8s_tracing.libraries import load
 from k8s_tracing.otlp import resource_fields, span_fields
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 BUFFER_BYTES = 16 << 20
 MAX_FLOWS = 256 * 1024
@@ -48,7 +45,7 @@ class ConntrackStats:
     open: int
 
 
-class Conntrack:
+class Conntrack(Closing):
     """The conntrack events of the network namespace of the thread that makes it.
 
     Args:
@@ -113,17 +110,6 @@ class Conntrack:
         self._lib.conntrack_free(self._conntrack)
         self._conntrack = self._ffi.NULL
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
-
 
 def switch_on() -> list[str]:
     """Let the kernel make events, and stamp them.
@@ -178,7 +164,7 @@ class JoinStats:
     open: int
 
 
-class Join:
+class Join(Closing):
     """Joins flows with the spans that pass through it; use it from one thread at a time.
 
     Args:
@@ -232,17 +218,6 @@ class Join:
         """Free everything."""
         self._lib.join_free(self._join)
         self._join = self._ffi.NULL
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _name_service(self, address: bytes, port: int) -> None:
         service = self._names.service(_text(address), port)

@@ -11,8 +11,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
-from types import TracebackType
-from typing import TYPE_CHECKING
 
 import uvicorn
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
@@ -21,14 +19,12 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 )
 from starlette.applications import Starlette
 
+from k8s_tracing.closing import Closing
 from k8s_tracing.dataplane.request import Request
 from k8s_tracing.receiver import ports
 from k8s_tracing.receiver.export import RESOURCE_EXHAUSTED, UNAVAILABLE, Intake, Refused
 from k8s_tracing.receiver.grpc import grpc_server
 from k8s_tracing.receiver.http import HttpReceiver
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 #: How long a request waits for the disk before its sender is asked to come again.
 PATIENCE_S = 5.0
@@ -47,7 +43,7 @@ class _Waiting:
         self.is_on_disk = threading.Event()
 
 
-class OtlpIntake:
+class OtlpIntake(Closing):
     """Listens from the moment it is made, and answers from `start` on.
 
     Args:
@@ -138,17 +134,6 @@ class OtlpIntake:
             self._thread.join()
             self._thread = None
         self._stack.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _take(self, message: ExportTraceServiceRequest, body: bytes) -> ExportTraceServiceResponse:
         spans = sum(

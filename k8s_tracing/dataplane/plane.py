@@ -12,9 +12,9 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING
 
+from k8s_tracing.closing import Closing
 from k8s_tracing.dataplane import figures
 from k8s_tracing.dataplane.flows import Conntrack, Join, kernel_stamps, switch_on
 from k8s_tracing.dataplane.ingress.receiver import IngressReceiver
@@ -24,8 +24,6 @@ from k8s_tracing.otlp import to_request
 from k8s_tracing.record import SpanRecord
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
-
     from k8s_tracing.dataplane.otlp import OtlpIntake
 
 log = logging.getLogger(__name__)
@@ -39,7 +37,7 @@ GATHER_S = 0.005
 _POLL_S = 0.1
 
 
-class DataPlane:
+class DataPlane(Closing):
     """Watches from `start` to the end of its block.
 
     Args:
@@ -170,15 +168,8 @@ class DataPlane:
                 heard = self._conntrack.stats
             yield from figures.of_services(heard, self._join.stats)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Look no longer, and let go of everything."""
         self.stop()
         self._stack.close()
 

@@ -7,34 +7,27 @@ import pickle
 import tempfile
 from array import array
 from collections.abc import Iterable, Iterator
-from types import TracebackType
 
+from k8s_tracing.closing import Closing
 from k8s_tracing.record import SpanRecord
 
 # From here on a file is used; a span takes some 500 bytes in it.
 _MEMORY_BYTES = 64 << 20
 
 
-class Traces:
-    """Gathers spans by their trace; a context manager, which removes the file.
+class Traces(Closing):
+    """Gathers spans by their trace, until it is closed.
 
     In memory are eight bytes a span and some hundred a trace.
     """
 
     def __init__(self, *, memory_bytes: int = _MEMORY_BYTES) -> None:
-        self._file = tempfile.SpooledTemporaryFile(max_size=memory_bytes)  # noqa: SIM115  closed in __exit__
+        self._file = tempfile.SpooledTemporaryFile(max_size=memory_bytes)  # noqa: SIM115  closed in close
         self._places: dict[str, array[int]] = {}
         self._starts_ns: dict[str, int] = {}
 
-    def __enter__(self) -> Traces:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Remove the file."""
         self._file.close()
 
     def add(self, spans: Iterable[SpanRecord]) -> None:

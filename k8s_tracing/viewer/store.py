@@ -15,20 +15,16 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from k8s_tracing.closing import Closing
 from k8s_tracing.errors import ViewerError
 from k8s_tracing.viewer import schema
 from k8s_tracing.viewer.ingest import ingest
 from k8s_tracing.viewer.schema import SPAN_BITS
 from k8s_tracing.viewer.search import Search
 from k8s_tracing.viewer.writing import Writing
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 #: What is evicted at once, so that it is done seldom: a share of the bytes.
 _EVICT_SHARE = 0.05
@@ -63,7 +59,7 @@ class Added:
     traces: tuple[bytes, ...] = ()
 
 
-class Store:
+class Store(Closing):
     """Traces in one SQLite file. Any thread may call anything; writers wait for each other, readers for nobody.
 
     Args:
@@ -131,17 +127,6 @@ class Store:
         """Close the file; a temporary one is removed."""
         with self._lock:
             self._exit.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _open(self) -> None:
         found = schema.version(self._db)

@@ -19,14 +19,10 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING
 
+from k8s_tracing.closing import Closing
 from k8s_tracing.dataplane.ingress import exchange, haproxy, line, nginx
 from k8s_tracing.record import SpanRecord
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +59,7 @@ class Counts:
     overflowed: int = 0
 
 
-class IngressReceiver:
+class IngressReceiver(Closing):
     """Listens from the moment it is made; `run` it in a thread, or `start` it.
 
     Args:
@@ -155,17 +151,6 @@ class IngressReceiver:
         self._wake.close()
         if self._unix is not None:
             self._unix.unlink(missing_ok=True)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def receive(self, text: bytes, received_ns: int) -> None:
         """Take one log line in, whatever it is."""
