@@ -204,15 +204,16 @@ def _name(names: tuple[str, ...], number: int) -> str:
 
 
 def _attributes(fields: Iterable[KeyValue]) -> Attributes:
-    return {field.key: _value(field.value) for field in fields}
+    return {field.key: plain_value(field.value) for field in fields}
 
 
-def _value(value: AnyValue) -> AttributeValue:
+def plain_value(value: AnyValue) -> AttributeValue:
+    """A value as Python has it: a tuple for an array, a dict for a list of keys and values; None if it is empty."""
     kind = value.WhichOneof("value")
     if kind is None:
         return None
     if kind == "array_value":
-        return tuple(_value(element) for element in value.array_value.values)
+        return tuple(plain_value(element) for element in value.array_value.values)
     if kind == "kvlist_value":
         return _attributes(value.kvlist_value.values)
     plain: AttributeValue = getattr(value, kind)

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from k8s_tracing.jaeger import as_text
-from k8s_tracing.record import UNFINISHED, UNKNOWN_SERVICE, AttributeValue
+from k8s_tracing.otlp import plain_value
+from k8s_tracing.record import UNFINISHED, UNKNOWN_SERVICE
 from k8s_tracing.viewer import schema
 
 if TYPE_CHECKING:
@@ -215,19 +216,7 @@ def _status(span: Span, tags: list[str]) -> int:
 
 def _text(value: AnyValue) -> str:
     # Most are texts, and asking which it is would take as long again.
-    return value.string_value or as_text(_value(value))
-
-
-def _value(value: AnyValue) -> AttributeValue:
-    kind = value.WhichOneof("value")
-    if kind is None:
-        return None
-    if kind == "array_value":
-        return tuple(_value(element) for element in value.array_value.values)
-    if kind == "kvlist_value":
-        return {each.key: _value(each.value) for each in value.kvlist_value.values}
-    plain: AttributeValue = getattr(value, kind)
-    return plain
+    return value.string_value or as_text(plain_value(value))
 
 
 def _wrong(trace_id: bytes, span_id: bytes, parent: bytes, start_ns: int, end_ns: int) -> str:
@@ -283,7 +272,7 @@ def _cut_value(value: AnyValue, cut: Counter[str]) -> None:
             setattr(value, kind, content[:MAX_VALUE_LENGTH])
             cut["values"] += 1
     elif kind in ("array_value", "kvlist_value") and value.ByteSize() > MAX_VALUE_LENGTH:
-        value.string_value = as_text(_value(value))[:MAX_VALUE_LENGTH]
+        value.string_value = as_text(plain_value(value))[:MAX_VALUE_LENGTH]
         cut["values"] += 1
 
 
