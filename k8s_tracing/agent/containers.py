@@ -13,8 +13,9 @@ from prometheus_client.metrics_core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from k8s_tracing import cgroup
-from k8s_tracing.agent.identity import Identities, Proc, service_name
+from k8s_tracing.agent.identity import Identities, service_name
 from k8s_tracing.agent.metrics import PREFIX
+from k8s_tracing.agent.processes import Proc
 from k8s_tracing.agent.relay import Process
 
 log = logging.getLogger(__name__)

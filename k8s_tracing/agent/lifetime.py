@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from k8s_tracing.agent.identity import Found, Proc
+from k8s_tracing.agent.processes import Found, Proc
 from k8s_tracing.agent.relay import Process
 from k8s_tracing.procfs import start_ticks
 

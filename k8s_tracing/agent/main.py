@@ -22,10 +22,11 @@ from k8s_tracing.agent.daemon import HostDaemon, PrivateDaemon
 from k8s_tracing.agent.destinations import open_destinations
 from k8s_tracing.agent.export import Delivery
 from k8s_tracing.agent.health import Check, HealthServer
-from k8s_tracing.agent.identity import Identities, Proc
+from k8s_tracing.agent.identity import Identities
 from k8s_tracing.agent.lifetime import Lifetimes
 from k8s_tracing.agent.metrics import Metrics
 from k8s_tracing.agent.pipeline import Pipeline
+from k8s_tracing.agent.processes import Proc
 from k8s_tracing.agent.progress import ERASE_LINE, ProgressLine
 from k8s_tracing.agent.relay import Process, Relay
 from k8s_tracing.agent.service import DRAIN_S, DataPlane

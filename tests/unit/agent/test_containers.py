@@ -11,7 +11,8 @@ from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
 from k8s_tracing.agent import containers
 from k8s_tracing.agent.containers import Containers
-from k8s_tracing.agent.identity import Identities, Proc
+from k8s_tracing.agent.identity import Identities
+from k8s_tracing.agent.processes import Proc
 from k8s_tracing.agent.relay import Process
 
 NODE_NS, POD_NS = 4026531836, 4026532001

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
-from k8s_tracing.agent.identity import Container, Identities, Proc
+from k8s_tracing.agent.identity import Container, Identities
+from k8s_tracing.agent.processes import Proc
 from k8s_tracing.agent.relay import Process, Relay
 from k8s_tracing.procfs import KEY
 from tests.support.ctf import Event, Style, write_trace

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from k8s_tracing.agent import lifetime
-from k8s_tracing.agent.identity import Proc
 from k8s_tracing.agent.lifetime import Lifetimes
+from k8s_tracing.agent.processes import Proc
 from k8s_tracing.agent.relay import Process
 from tests.support.wait import wait_for
 

@@ -10,10 +10,11 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from k8s_tracing.agent.containers import Containers
 from k8s_tracing.agent.export import Delivery
-from k8s_tracing.agent.identity import Identities, Proc
+from k8s_tracing.agent.identity import Identities
 from k8s_tracing.agent.metrics import PREFIX, Metrics
 from k8s_tracing.agent.otlp_answer import RefusedError, RetryableError
 from k8s_tracing.agent.pipeline import Pipeline
+from k8s_tracing.agent.processes import Proc
 from k8s_tracing.agent.progress import ProgressLine
 from k8s_tracing.agent.relay import Relay
 from k8s_tracing.agent.spool import Spool
