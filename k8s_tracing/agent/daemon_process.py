@@ -25,6 +25,9 @@ log = logging.getLogger(__name__)
 START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 20.0
 
+# For a consumer daemon alone to write out what the buffers hold, which takes it 2 s.
+REMAINS_GRACE_S = 10.0
+
 _POLL_S = 0.02
 _LOG_LINES_IN_ERRORS = 8
 _OUR_NAMES = ("lttng-sessiond", "setpriv", "unshare")  # the others become it in a moment
@@ -86,42 +89,42 @@ def is_locked(path: Path) -> bool:
 
 def stop_group(pid: int, process: subprocess.Popen[bytes] | None, *, hard: bool = False) -> None:
     """End a daemon that we started, and whatever it started; hard when asked for, or when it does not listen."""
+    if not hard:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
+        if _group_ends(pid, process, STOP_TIMEOUT_S):
+            return
+        log.warning("the session daemon, process %d, did not end on SIGTERM and is killed", pid)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(pid, signal.SIGKILL)
+    if not _group_ends(pid, process, STOP_TIMEOUT_S):
+        log.error("the session daemon, process %d, cannot be killed: look at `ps -g %d`", pid, pid)
 
+
+def end_remains(pid: int, process: subprocess.Popen[bytes] | None) -> None:
+    """End what is left of a daemon half of which has died, or that hangs.
+
+    A consumer daemon whose session daemon is gone writes out what the buffers hold, and ends by itself; so it is given
+    time. A session daemon whose consumer daemon is gone is of no use and would tidy up the buffers: it is not.
+
+    Raises:
+        SessionError: It cannot be killed.
+    """
+    if not is_running(pid) and _group_ends(pid, process, REMAINS_GRACE_S):
+        return
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)
+    if not _group_ends(pid, process, STOP_TIMEOUT_S):
+        raise SessionError(f"process group {pid}, a session daemon's, cannot be killed")
+
+
+def _group_ends(pid: int, process: subprocess.Popen[bytes] | None, timeout_s: float) -> bool:
     def ended() -> bool:
         if process is not None:
             process.poll()  # a child that ended stays in the group until somebody asks
         return not group_alive(pid)
 
-    if not hard:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGTERM)
-        if wait_until(ended, STOP_TIMEOUT_S):
-            return
-        log.warning("the session daemon, process %d, did not end on SIGTERM and is killed", pid)
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(pid, signal.SIGKILL)
-    if not wait_until(ended, STOP_TIMEOUT_S):
-        log.error("the session daemon, process %d, cannot be killed: look at `ps -g %d`", pid, pid)
-
-
-def end_remains(pid: int, process: subprocess.Popen[bytes] | None, grace_s: float) -> None:
-    """End what is left of a daemon half of which has died, or that hangs.
-
-    A consumer daemon whose session daemon is gone writes out what the buffers hold, and ends by itself; so it is given
-    time. A session daemon whose consumer daemon is gone is of no use and would tidy up the buffers: it is not.
-    """
-
-    def ended() -> bool:
-        if process is not None:
-            process.poll()
-        return not group_alive(pid)
-
-    if not is_running(pid) and wait_until(ended, grace_s):
-        return
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(pid, signal.SIGKILL)
-    if not wait_until(ended, STOP_TIMEOUT_S):
-        raise SessionError(f"process group {pid}, a session daemon's, cannot be killed")
+    return wait_until(ended, timeout_s)
 
 
 def spawn(words: list[str], env: dict[str, str], log_path: Path) -> subprocess.Popen[bytes]:

@@ -18,10 +18,11 @@ from urllib.parse import urlsplit
 
 from k8s_tracing.agent.buffers import Owner, plan_buffers
 from k8s_tracing.agent.containers import Containers
-from k8s_tracing.agent.daemon import HostDaemon, PrivateDaemon
+from k8s_tracing.agent.daemon import PrivateDaemon
 from k8s_tracing.agent.destinations import open_destinations
 from k8s_tracing.agent.export import Delivery
 from k8s_tracing.agent.health import Check, HealthServer
+from k8s_tracing.agent.host_daemon import HostDaemon
 from k8s_tracing.agent.identity import Identities
 from k8s_tracing.agent.lifetime import Lifetimes
 from k8s_tracing.agent.metrics import Metrics

@@ -29,8 +29,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from k8s_tracing.agent.buffers import SHARED_MEMORY, Buffers, free_shared_memory_bytes
-from k8s_tracing.agent.daemon import HostDaemon, PrivateDaemon
+from k8s_tracing.agent.daemon import PrivateDaemon
 from k8s_tracing.agent.daemon_process import is_running
+from k8s_tracing.agent.host_daemon import HostDaemon
 from k8s_tracing.agent.leftovers import await_quiet, collect, shared_folder
 from k8s_tracing.agent.session import FoundSession, Session, find_session, list_sessions
 from k8s_tracing.agent.spool import Spool

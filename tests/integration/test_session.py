@@ -156,7 +156,8 @@ def test_a_daemon_that_does_not_start_says_why(folder: Path) -> None:
 # Runs as the user whom the test names, without an interpreter that this user would have to reach.
 AS_OTHER = """
 import json, os, sys, pathlib
-from k8s_tracing.agent.daemon import HostDaemon, PrivateDaemon
+from k8s_tracing.agent.daemon import PrivateDaemon
+from k8s_tracing.agent.host_daemon import HostDaemon
 from k8s_tracing.agent.session import Session
 if os.geteuid() == 0:
     os.setgroups([]); os.setresgid(UID, UID, UID); os.setresuid(UID, UID, UID)
