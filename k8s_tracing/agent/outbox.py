@@ -7,8 +7,7 @@
 Every endpoint has a cursor of its own, so that one that is down holds up no other. A batch goes when all cursors are
 past it, or when there is no room for it any more; then what an endpoint had not taken of it is counted as dropped.
 
-A batch is a sequence of frames: size and spans of a request, the CRC-32 of its bytes (three little-endian u32), and
-the bytes. It is visible by its name from the moment it is complete, and is sent once it is published.
+A batch (batch.py) is visible by its name from the moment it is complete, and is sent once it is published.
 """
 
 from __future__ import annotations
@@ -18,38 +17,18 @@ import contextlib
 import hashlib
 import logging
 import os
-import re
-import struct
 import threading
 import time
-import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from k8s_tracing.agent.batch import Batch, BatchWriter, DamagedBatchError, Item, read_item
+
 log = logging.getLogger(__name__)
 
-_FRAME = struct.Struct("<III")
-_BATCH = re.compile(r"(\d{12})-(\d+)")
 _POSITION_BYTES = 48
-
-
-@dataclass(frozen=True)
-class Batch:
-    """The requests of one chunk, complete.
-
-    Attributes:
-        number: Its place in the order.
-        spans: In all its requests.
-        written_s: When, by the system's clock.
-    """
-
-    number: int
-    spans: int
-    path: Path
-    size_bytes: int
-    written_s: float
 
 
 @dataclass(frozen=True)
@@ -63,70 +42,6 @@ class Behind:
     spans: int
     size_bytes: int
     age_s: float
-
-
-@dataclass(frozen=True)
-class Item:
-    """One request that an endpoint takes next."""
-
-    body: bytes
-    spans: int
-
-
-class DamagedBatchError(Exception):
-    """What is in a batch is not what was written: the machine lost power before the disk had it."""
-
-
-class BatchWriter:
-    """A batch in the making.
-
-    What it is given is all there or not at all, even on a full disk: `add` and `complete` can be called again.
-    """
-
-    def __init__(self, folder: Path, number: int) -> None:
-        self.number = number
-        self.spans = 0
-        self._folder = folder
-        self._path = folder / f"{number:012d}.new"
-        self._size = 0
-        self._file: BinaryIO | None = None
-
-    def add(self, body: bytes, spans: int) -> None:
-        """Append a request.
-
-        Raises:
-            OSError: There is no room, for instance; the batch is as before.
-        """
-        if self._file is None:
-            self._file = self._path.open("wb", buffering=0)
-        frame = _FRAME.pack(len(body), spans, zlib.crc32(body)) + body
-        self._file.seek(self._size)
-        rest = memoryview(frame)
-        try:
-            while rest:
-                rest = rest[self._file.write(rest) :]
-        except OSError:
-            with contextlib.suppress(OSError):
-                self._file.truncate(self._size)
-            raise
-        self._size += len(frame)
-        self.spans += spans
-
-    def complete(self) -> Batch | None:
-        """Give the batch its name; None if it has no requests."""
-        if self._file is None:
-            return None
-        self._file.close()
-        path = self._folder / f"{self.number:012d}-{self.spans}"
-        if self._path.exists():  # else it has its name from an earlier call
-            self._path.rename(path)
-        return Batch(self.number, self.spans, path, self._size, time.time())
-
-    def discard(self) -> None:
-        """Throw it away."""
-        if self._file is not None:
-            self._file.close()
-            self._path.unlink(missing_ok=True)
 
 
 class Cursor:
@@ -183,7 +98,7 @@ class Cursor:
         """The request in hand was dealt with."""
         with self._outbox.changed:
             assert self.in_flight is not None
-            self.offset += _FRAME.size + len(self.in_flight.body)
+            self.offset += self.in_flight.frame_bytes
             self.taken += self.in_flight.spans
             self.in_flight = None
         self.save()
@@ -227,21 +142,13 @@ class Cursor:
             self._outbox.delete_passed()
 
     def _read(self, batch: Batch) -> Item | None:
-        """The frame at this position; None at the end."""
+        """The request at this position; None at the end."""
         try:
             if self._file is None:
                 self._file = batch.path.open("rb")
-            self._file.seek(self.offset)
-            head = self._file.read(_FRAME.size)
-            if not head and self.offset == batch.size_bytes:
-                return None
-            size, spans, checksum = _FRAME.unpack(head)
-            body = self._file.read(size) if size <= batch.size_bytes else b""
-        except (OSError, struct.error) as error:
+        except OSError as error:
             raise DamagedBatchError(str(error)) from error
-        if len(body) != size or zlib.crc32(body) != checksum:
-            raise DamagedBatchError("the checksum is wrong")
-        return Item(body, spans)
+        return read_item(self._file, batch, self.offset)
 
     def _give_up(self, batch: Batch, error: DamagedBatchError) -> None:
         """Pass over the rest of a batch, which cannot be read, unless it is gone because there was no room."""
@@ -293,10 +200,8 @@ class Outbox:
         self.folder.mkdir(exist_ok=True)
         expected = {position_file(name) for name in self._names}
         for path in self.folder.iterdir():
-            match = _BATCH.fullmatch(path.name)
-            if match is not None and (next_number is None or int(match[1]) < next_number):
-                info = path.stat()
-                batch = Batch(int(match[1]), int(match[2]), path, info.st_size, info.st_mtime)
+            batch = Batch.at(path)
+            if batch is not None and (next_number is None or batch.number < next_number):
                 self._batches.append(batch)
                 self._size_bytes += batch.size_bytes
             elif path.name not in expected:

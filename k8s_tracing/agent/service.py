@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from k8s_tracing.agent.outbox import Batch, BatchWriter, Outbox
+from k8s_tracing.agent.batch import Batch, BatchWriter
+from k8s_tracing.agent.outbox import Outbox
 from k8s_tracing.agent.room import Room
 from k8s_tracing.agent.sender import Sender
 from k8s_tracing.agent.spool import Chunk, Spool

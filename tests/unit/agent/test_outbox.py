@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from k8s_tracing.agent.outbox import Batch, Cursor, Outbox
+from k8s_tracing.agent.batch import Batch
+from k8s_tracing.agent.outbox import Cursor, Outbox
 
 
 def outbox_in(folder: Path, *names: str, next_number: int | None = None) -> Outbox:

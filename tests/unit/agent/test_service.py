@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
+from k8s_tracing.agent.batch import BatchWriter
 from k8s_tracing.agent.export import Delivery
 from k8s_tracing.agent.otlp_answer import RetryableError
-from k8s_tracing.agent.outbox import BatchWriter, Outbox
+from k8s_tracing.agent.outbox import Outbox
 from k8s_tracing.agent.room import Limits, Room
 from k8s_tracing.agent.sender import Sender
 from k8s_tracing.agent.service import Agent, resume
