@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import subprocess
-import sys
 import textwrap
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,6 +17,7 @@ from k8s_tracing.backends.memory import MemoryBackend
 from k8s_tracing.provider import TracerProvider
 from k8s_tracing.sampling import Sampling
 from k8s_tracing.settings import Limits
+from tests.support.interpreter import run
 
 REMOTE = SpanContext(
     0x4BF92F3577B34DA6A3CE929D0E0E4736, 0x00F067AA0BA902B7, True, trace.TraceFlags(1)
@@ -38,20 +35,6 @@ def backend() -> Iterator[MemoryBackend]:
 @pytest.fixture
 def tracer(backend: MemoryBackend) -> trace.Tracer:
     return TracerProvider(backend).get_tracer("tests", "1.0", "schema", {"a": 1})
-
-
-def run(program: str, **environment: str) -> str:
-    answer = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(program)],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, **environment},
-        cwd=Path(__file__).parents[2],
-        timeout=60,
-    )
-    assert answer.returncode == 0, answer.stderr
-    return answer.stdout
 
 
 # ---- how a provider is found

@@ -49,7 +49,7 @@ def sanitized(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 CORE = (
     "tests/contract/test_contract.py",
-    "tests/unit/test_native.py",
+    "tests/unit/native",
     "tests/unit/test_core_memory.py",
     "tests/unit/test_cpu.py",
     "tests/unit/test_sampling.py",
