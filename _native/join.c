@@ -62,7 +62,7 @@ struct join *join_new(uint64_t max_flows)
 	if (!join)
 		return NULL;
 	if (flows_init(&join->flows, max_flows) == 0 && recents_init(&join->clients) == 0 &&
-	    recents_init(&join->waiting) == 0 &&
+	    recents_init(&join->waiting) == 0 && table_init(&join->backends) == 0 &&
 	    getrandom(&join->random, sizeof(join->random), 0) == sizeof(join->random))
 		return join;
 	join_free(join);
@@ -74,6 +74,7 @@ void join_free(struct join *join)
 	if (!join)
 		return;
 	flows_free(&join->flows);
+	backends_free(&join->backends);
 	free(join->clients.ring);
 	free(join->waiting.ring);
 	table_free(&join->clients.by_id);
@@ -166,6 +167,15 @@ static int consider(struct join *join, struct known_flow *known, const struct re
 	return join_make_span(join, known, client->span_id);
 }
 
+int join_note(struct join *join, const uint8_t *content, size_t at)
+{
+	struct addition addition = {.span = content, .at = at, .size = join->added.size - at};
+
+	if (!addition.size)
+		return 0;
+	return bytes_append(&join->additions, &addition, sizeof(addition));
+}
+
 /* Note what a span gets: the Service's attributes, and a link if another one opened the connection.
  */
 static int add_to(struct join *join, const uint8_t *content, struct known_flow *known,
@@ -174,16 +184,13 @@ static int add_to(struct join *join, const uint8_t *content, struct known_flow *
 	const struct named *service = flows_named(&join->flows, &join->flows.services,
 						  known->flow.virtual_ip, known->flow.virtual_port);
 	bool reused = known->joined && known->opener_id != client_id;
-	struct addition addition = {.span = content, .at = join->added.size};
+	size_t begin = join->added.size;
 	uint8_t *at;
 
 	known->used = true;
-	if (service) {
-		at = bytes_extend(&join->added, service->attributes.size);
-		if (!at && service->attributes.size)
-			return -1;
-		put_bytes(at, service->attributes.data, service->attributes.size);
-	}
+	if (service &&
+	    bytes_append(&join->added, service->attributes.data, service->attributes.size) < 0)
+		return -1;
 	if (reused) {
 		at = bytes_extend(&join->added, 2 + 18 + 10);
 		if (!at)
@@ -194,14 +201,7 @@ static int add_to(struct join *join, const uint8_t *content, struct known_flow *
 		put_id(put_length(at, OTLP_LINK_SPAN_ID, 8), known->span_id);
 		join->stats.reused++;
 	}
-	addition.size = join->added.size - addition.at;
-	if (!addition.size)
-		return 0;
-	at = bytes_extend(&join->additions, sizeof(addition));
-	if (!at)
-		return -1;
-	memcpy(at, &addition, sizeof(addition));
-	return 0;
+	return join_note(join, content, begin);
 }
 
 static bool same_trace(const struct recent *recent, const struct seen_span *span)
@@ -222,12 +222,13 @@ static struct recent *remember(struct recents *recents, uint64_t span_id,
 	return recent;
 }
 
-static int join_client(struct join *join, const struct seen_span *span, const uint8_t *content)
+static int join_client(struct join *join, const struct seen_span *span,
+		       const struct wire_field *field, const struct wire_field *resource_spans)
 {
 	struct recent *client = remember(&join->clients, span->span_id, span);
 	struct recent *waiting = recents_get(&join->waiting, span->span_id);
 	struct known_flow *known;
-	bool ambiguous = false;
+	bool ambiguous = false, seen = false;
 
 	if (!client)
 		return -1;
@@ -240,17 +241,20 @@ static int join_client(struct join *join, const struct seen_span *span, const ui
 		recents_remove(&join->waiting, waiting);
 		if (known && consider(join, known, client) < 0)
 			return -1;
+		seen = known;
 	}
-	if (!span->local.port)
+	if (span->local.port) {
+		known = flows_of_client(&join->flows, &span->local, &span->peer, span->start_ns,
+					span->end_ns, &ambiguous);
+		join->stats.ambiguous += ambiguous;
+		if (known)
+			return consider(join, known, client) < 0
+				       ? -1
+				       : add_to(join, field->body, known, span->span_id);
+	}
+	if (seen || ambiguous || !span->peer.port)
 		return 0;
-	known = flows_of_client(&join->flows, &span->local, &span->peer, span->start_ns,
-				span->end_ns, &ambiguous);
-	join->stats.ambiguous += ambiguous;
-	if (!known)
-		return 0;
-	if (consider(join, known, client) < 0)
-		return -1;
-	return add_to(join, content, known, span->span_id);
+	return join_unobserved(join, span, field, resource_spans);
 }
 
 static int join_server(struct join *join, const struct seen_span *span, const uint8_t *content)
@@ -281,7 +285,8 @@ static int join_server(struct join *join, const struct seen_span *span, const ui
 	return add_to(join, content, known, span->parent_span_id);
 }
 
-static int look_at(struct join *join, const struct wire_field *field)
+static int look_at(struct join *join, const struct wire_field *field,
+		   const struct wire_field *resource_spans)
 {
 	struct seen_span span;
 
@@ -290,7 +295,7 @@ static int look_at(struct join *join, const struct wire_field *field)
 	if (!span.span_id || !(span.trace_id_high | span.trace_id_low))
 		return 0;
 	if (span.kind == OTLP_KIND_CLIENT)
-		return join_client(join, &span, field->body);
+		return join_client(join, &span, field, resource_spans);
 	return span.kind == OTLP_KIND_SERVER ? join_server(join, &span, field->body) : 0;
 }
 
@@ -310,7 +315,8 @@ static int look_at_all(struct join *join, const uint8_t *at, const uint8_t *end)
 			if (scope_spans.tag != OTLP_RESOURCE_SPANS_SCOPE_SPANS)
 				continue;
 			while (wire_take(&inner, scope_spans.after, &span)) {
-				if (span.tag == OTLP_SCOPE_SPANS_SPANS && look_at(join, &span) < 0)
+				if (span.tag == OTLP_SCOPE_SPANS_SPANS &&
+				    look_at(join, &span, &resource_spans) < 0)
 					return -1;
 			}
 			if (inner != scope_spans.after)
@@ -337,7 +343,7 @@ int join_request(struct join *join, const uint8_t *request, uint64_t size,
 	int ret;
 
 	*result = (struct join_bytes){.bytes = request, .size = size};
-	if (!join->flows.last_serial)
+	if (!join->flows.last_serial && !join->backends.count)
 		return 0;
 	join->added.size = 0;
 	join->additions.size = 0;

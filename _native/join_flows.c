@@ -61,8 +61,7 @@ static uint64_t mix(uint64_t hash, uint64_t value)
 	return hash ^ hash >> 32;
 }
 
-/* 64 bits for an address and a port; what has the same is told apart by comparison. */
-static uint64_t hash_of(const struct flows *flows, const uint8_t *address, uint16_t port)
+uint64_t flows_hash(const struct flows *flows, const uint8_t *address, uint16_t port)
 {
 	uint64_t high, low;
 
@@ -132,9 +131,9 @@ static void forget(struct flows *flows, struct flow_list *list, struct known_flo
 	const struct flow *flow = &known->flow;
 
 	flows->unverified += known->used && !known->joined;
-	unchain(&flows->by_client, hash_of(flows, flow->client, flow->client_port), known,
+	unchain(&flows->by_client, flows_hash(flows, flow->client, flow->client_port), known,
 		offsetof(struct known_flow, next_client));
-	unchain(&flows->by_source, hash_of(flows, flow->source, flow->source_port), known,
+	unchain(&flows->by_source, flows_hash(flows, flow->source, flow->source_port), known,
 		offsetof(struct known_flow, next_source));
 	table_remove(&flows->by_serial, known->serial);
 	unlink_flow(list, known);
@@ -150,7 +149,7 @@ void flows_forget(struct flows *flows, int64_t before_ns)
 static struct known_flow *find_same(const struct flows *flows, const struct flow *flow)
 {
 	struct known_flow *known =
-		table_get(&flows->by_client, hash_of(flows, flow->client, flow->client_port));
+		table_get(&flows->by_client, flows_hash(flows, flow->client, flow->client_port));
 
 	for (; known; known = known->next_client) {
 		if (known->flow.id == flow->id && known->flow.new_ns == flow->new_ns)
@@ -190,9 +189,9 @@ int flows_add(struct flows *flows, const struct flow *flow, uint64_t span_id,
 	*known = new;
 	*added = true;
 	if (table_add(&flows->by_serial, new->serial, new) < 0 ||
-	    chain(&flows->by_client, hash_of(flows, flow->client, flow->client_port), new,
+	    chain(&flows->by_client, flows_hash(flows, flow->client, flow->client_port), new,
 		  &new->next_client) < 0 ||
-	    chain(&flows->by_source, hash_of(flows, flow->source, flow->source_port), new,
+	    chain(&flows->by_source, flows_hash(flows, flow->source, flow->source_port), new,
 		  &new->next_source) < 0)
 		return -1;
 	return 0;
@@ -212,7 +211,7 @@ static int set_bytes(struct bytes *bytes, const uint8_t *data, size_t size)
 static struct named *find_named(const struct flows *flows, const struct table *table,
 				const uint8_t *address, uint16_t port)
 {
-	struct named *named = table_get(table, hash_of(flows, address, port));
+	struct named *named = table_get(table, flows_hash(flows, address, port));
 
 	while (named && (named->place.port != port || memcmp(named->place.address, address, 16)))
 		named = named->next;
@@ -230,7 +229,7 @@ int flows_name(struct flows *flows, struct table *table, const struct place *pla
 	       size_t fields_size, const uint8_t *attributes, size_t attributes_size)
 {
 	struct named *named = find_named(flows, table, place->address, place->port);
-	uint64_t hash = hash_of(flows, place->address, place->port);
+	uint64_t hash = flows_hash(flows, place->address, place->port);
 
 	if (!named) {
 		named = calloc(1, sizeof(*named));
@@ -270,7 +269,7 @@ struct known_flow *flows_of_client(const struct flows *flows, const struct place
 				   bool *ambiguous)
 {
 	struct known_flow *known =
-		table_get(&flows->by_client, hash_of(flows, local->address, local->port));
+		table_get(&flows->by_client, flows_hash(flows, local->address, local->port));
 	struct known_flow *found = NULL;
 
 	for (; known; known = known->next_client) {
@@ -291,7 +290,7 @@ struct known_flow *flows_of_server(const struct flows *flows, const struct place
 				   bool *ambiguous)
 {
 	struct known_flow *known =
-		table_get(&flows->by_source, hash_of(flows, peer->address, peer->port));
+		table_get(&flows->by_source, flows_hash(flows, peer->address, peer->port));
 	struct known_flow *found = NULL;
 
 	for (; known; known = known->next_source) {

@@ -57,6 +57,9 @@ struct flows {
 int flows_init(struct flows *flows, uint64_t max);
 void flows_free(struct flows *flows);
 
+/* 64 bits for an address and a port; what has the same is told apart by comparison. */
+uint64_t flows_hash(const struct flows *flows, const uint8_t *address, uint16_t port);
+
 /* A new flow, or what is new of one that is known; `added` is set for a new one. */
 int flows_add(struct flows *flows, const struct flow *flow, uint64_t span_id,
 	      struct known_flow **known, bool *added);

@@ -30,6 +30,7 @@ struct addition {
 struct join {
 	struct flows flows;
 	struct recents clients, waiting;
+	struct table backends; /* struct known_backend, by their endpoint */
 	struct bytes added;
 	struct bytes additions; /* struct addition, in the order of the request */
 	struct bytes made;	/* ResourceSpans fields of the Services' own spans */
@@ -43,6 +44,20 @@ struct join {
 /* Make the Service's span of a flow, below that span if it is not 0. Return 0, or -1 without
  * memory. */
 int join_make_span(struct join *join, const struct known_flow *known, uint64_t parent_span_id);
+
+/*
+ * Note what was added for a span whose content that is: from `at` to the end of `added`. Return 0,
+ * or -1 without memory.
+ */
+int join_note(struct join *join, const uint8_t *content, size_t at);
+
+/*
+ * A CLIENT span in these ResourceSpans whose connection no conntrack told of: it is said if its
+ * endpoint was chosen elsewhere. Return 0, or -1 without memory.
+ */
+int join_unobserved(struct join *join, const struct seen_span *span, const struct wire_field *field,
+		    const struct wire_field *resource_spans);
+void backends_free(struct table *backends);
 
 /* Copy the request, with all that was added to its spans. Return 0, or -1 without memory. */
 int join_copy_request(struct join *join, const uint8_t *at, const uint8_t *end);

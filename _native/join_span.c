@@ -71,19 +71,42 @@ static bool is_key(const struct wire_field *key, const char *name)
 	return key->size == size && !memcmp(key->body, name, size);
 }
 
-static void read_address(const struct wire_field *value, uint8_t *address)
+bool address_read(const struct wire_field *text, uint8_t *address)
 {
 	static const uint8_t mapped[12] = {[10] = 0xff, 0xff};
-	char text[INET6_ADDRSTRLEN];
+	char copy[INET6_ADDRSTRLEN];
 
-	if (value->tag != OTLP_STRING_VALUE || value->size >= sizeof(text))
-		return;
-	memcpy(text, value->body, value->size);
-	text[value->size] = '\0';
-	if (inet_pton(AF_INET, text, address + 12) == 1)
+	if (text->size >= sizeof(copy))
+		return false;
+	memcpy(copy, text->body, text->size);
+	copy[text->size] = '\0';
+	if (inet_pton(AF_INET, copy, address + 12) == 1) {
 		memcpy(address, mapped, sizeof(mapped));
-	else if (inet_pton(AF_INET6, text, address) != 1)
-		memset(address, 0, 16);
+		return true;
+	}
+	if (inet_pton(AF_INET6, copy, address) == 1)
+		return true;
+	memset(address, 0, 16);
+	return false;
+}
+
+static void read_address(const struct wire_field *value, uint8_t *address)
+{
+	if (value->tag == OTLP_STRING_VALUE)
+		address_read(value, address);
+}
+
+static bool read_digits(const uint8_t *at, size_t size, uint64_t *number)
+{
+	if (!size || size > 5)
+		return false;
+	*number = 0;
+	for (size_t i = 0; i < size; i++) {
+		if (at[i] < '0' || at[i] > '9')
+			return false;
+		*number = 10 * *number + at[i] - '0';
+	}
+	return true;
 }
 
 /* Envoy's own attributes are texts, whatever they say, and so are those of gRPC's instrumentation.
@@ -92,34 +115,34 @@ static void read_port(const struct wire_field *value, uint16_t *port)
 {
 	uint64_t number = value->value;
 
-	if (value->tag == OTLP_STRING_VALUE) {
-		if (!value->size || value->size > 5)
-			return;
-		number = 0;
-		for (size_t i = 0; i < value->size; i++) {
-			if (value->body[i] < '0' || value->body[i] > '9')
-				return;
-			number = 10 * number + value->body[i] - '0';
-		}
-	} else if (value->tag != OTLP_INT_VALUE) {
+	if (value->tag == OTLP_STRING_VALUE ? !read_digits(value->body, value->size, &number)
+					    : value->tag != OTLP_INT_VALUE)
 		return;
-	}
 	if (number < 65536)
 		*port = number;
+}
+
+/* Take an attribute apart whose key has at least 8 letters and begins like that. */
+static inline bool take_attribute(const struct wire_field *attribute, const char *prefix,
+				  struct wire_field *key, struct wire_field *value)
+{
+	const uint8_t *at = attribute->body, *end = at + attribute->size, *inner;
+	struct wire_field any;
+
+	if (!wire_take(&at, end, key) || key->tag != OTLP_KEY || key->size < 8 ||
+	    memcmp(key->body, prefix, strlen(prefix)) || !wire_take(&at, end, &any) ||
+	    any.tag != OTLP_VALUE)
+		return false;
+	inner = any.body;
+	return wire_take(&inner, any.body + any.size, value);
 }
 
 /* The conventions' names, and those that they had before, which many instrumentations still use. */
 static void read_attribute(const struct wire_field *attribute, struct seen_span *span)
 {
-	const uint8_t *at = attribute->body, *end = at + attribute->size;
-	struct wire_field key, any, value;
-	const uint8_t *inner;
+	struct wire_field key, value;
 
-	if (!wire_take(&at, end, &key) || key.tag != OTLP_KEY || key.size < 8 ||
-	    memcmp(key.body, "net", 3) || !wire_take(&at, end, &any) || any.tag != OTLP_VALUE)
-		return;
-	inner = any.body;
-	if (!wire_take(&inner, any.body + any.size, &value))
+	if (!take_attribute(attribute, "net", &key, &value))
 		return;
 	if (is_key(&key, "network.peer.address") || is_key(&key, "net.peer.ip") ||
 	    is_key(&key, "net.sock.peer.addr"))
@@ -190,4 +213,89 @@ bool seen_span_read(const uint8_t *at, const uint8_t *end, struct seen_span *spa
 	if (is_nowhere(&span->peer))
 		span->peer = (struct place){0};
 	return true;
+}
+
+/* scheme://user:password@host:port/path?query#fragment, RFC 3986 */
+static void read_url(const struct wire_field *url, struct asked *asked)
+{
+	const uint8_t *end = url->body + url->size, *host = NULL, *colon = NULL;
+	uint64_t port;
+
+	for (const uint8_t *at = url->body; at + 3 < end && !host; at++) {
+		if (!memcmp(at, "://", 3))
+			host = at + 3;
+	}
+	if (!host)
+		return;
+	port = host - url->body == 8 && !memcmp(url->body, "https", 5)	? 443
+	       : host - url->body == 7 && !memcmp(url->body, "http", 4) ? 80
+									: 0;
+	for (const uint8_t *at = host; at < end; at++) {
+		if (*at == '/' || *at == '?' || *at == '#')
+			end = at;
+	}
+	for (const uint8_t *at = host; at < end; at++) {
+		if (*at == '@')
+			host = at + 1;
+	}
+	for (const uint8_t *at = host; at < end; at++) {
+		if (*at == ':')
+			colon = at;
+		else if (*at == ']')
+			colon = NULL;
+	}
+	if (colon && !read_digits(colon + 1, end - colon - 1, &port))
+		return;
+	if (colon)
+		end = colon;
+	if (end - host > 2 && *host == '[' && end[-1] == ']') {
+		host++;
+		end--;
+	}
+	if (host == end || port > 65535)
+		return;
+	*asked = (struct asked){.host = host, .host_size = end - host, .port = port};
+}
+
+void asked_read(const struct wire_field *span, struct asked *asked)
+{
+	const uint8_t *at = span->body;
+	struct asked by_url = {0};
+	struct wire_field field, key, value;
+
+	*asked = (struct asked){0};
+	while (wire_take(&at, span->after, &field)) {
+		if (field.tag != OTLP_SPAN_ATTRIBUTES || !take_attribute(&field, "", &key, &value))
+			continue;
+		if (is_key(&key, "server.port")) {
+			read_port(&value, &asked->port);
+		} else if (value.tag != OTLP_STRING_VALUE) {
+			continue;
+		} else if (is_key(&key, "server.address")) {
+			asked->host = value.body;
+			asked->host_size = value.size;
+		} else if (is_key(&key, "url.full") || is_key(&key, "http.url")) {
+			read_url(&value, &by_url);
+		}
+	}
+	if (!asked->host)
+		*asked = by_url;
+}
+
+bool namespace_read(const struct wire_field *resource_spans, struct wire_field *text)
+{
+	const uint8_t *at = resource_spans->body, *inner;
+	struct wire_field resource, attribute, key;
+
+	while (wire_take(&at, resource_spans->after, &resource)) {
+		if (resource.tag != OTLP_RESOURCE_SPANS_RESOURCE)
+			continue;
+		for (inner = resource.body; wire_take(&inner, resource.after, &attribute);) {
+			if (attribute.tag == OTLP_RESOURCE_ATTRIBUTES &&
+			    take_attribute(&attribute, "k8s", &key, text) &&
+			    is_key(&key, "k8s.namespace.name"))
+				return text->tag == OTLP_STRING_VALUE;
+		}
+	}
+	return false;
 }

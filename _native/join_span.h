@@ -17,6 +17,13 @@ struct seen_span {
 /* Read Span fields; false if they are none. */
 bool seen_span_read(const uint8_t *at, const uint8_t *end, struct seen_span *span);
 
+/* Whom a CLIENT span asked for, which is not where its packets went; within the span. */
+struct asked {
+	const uint8_t *host; /* NULL: unknown */
+	size_t host_size;
+	uint16_t port; /* 0: unknown */
+};
+
 /* One field of a message: where it begins, its number and wire type, and its content if it has one.
  */
 struct wire_field {
@@ -30,5 +37,14 @@ struct wire_field {
 /* Take the field at `*at`, which moves behind it; false at the end, or where the bytes are no
  * field. */
 bool wire_take(const uint8_t **at, const uint8_t *end, struct wire_field *field);
+
+/* By `server.*`, or else by the URL. */
+void asked_read(const struct wire_field *span, struct asked *asked);
+
+/* The `k8s.namespace.name` of a ResourceSpans' resource; false if it has none. */
+bool namespace_read(const struct wire_field *resource_spans, struct wire_field *text);
+
+/* An address as text; false, and 16 zeros, if it is none. */
+bool address_read(const struct wire_field *text, uint8_t *address);
 
 #endif

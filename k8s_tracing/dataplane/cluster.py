@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 import requests
 
-from k8s_tracing.dataplane.names import Service, describe
+from k8s_tracing.dataplane.backends import Backends
+from k8s_tracing.dataplane.names import Service, backend, describe
 from k8s_tracing.errors import K8sTracingError
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ class ClusterNames:
         self._slices: dict[_Key, _Slice] = {}
         self._slices_of: dict[_Key, set[_Key]] = {}
         self._services: dict[_Place, Service] = {}
-        self._endpoints: dict[_Place, dict[str, Any]] = {}
+        self.backends = Backends()
         self._is_full = False
 
     @classmethod
@@ -102,10 +103,6 @@ class ClusterNames:
     def service(self, address: str, port: int) -> Service | None:
         """The Service with that virtual IP and port."""
         return self._services.get((address, port))
-
-    def endpoint(self, address: str, port: int) -> dict[str, Any] | None:
-        """Attributes of the endpoint at that address."""
-        return self._endpoints.get((address, port))
 
     def __enter__(self) -> Self:
         for kind in _PATHS:
@@ -161,7 +158,7 @@ class ClusterNames:
                 break
         with self._lock:
             for key in [key for key in self._known(kind) if key not in known]:
-                self._remove(kind, key)
+                self._index(self._remove(kind, key))
         return str(page["metadata"]["resourceVersion"])
 
     def _watch(self, kind: str, version: str) -> str:
@@ -182,7 +179,7 @@ class ClusterNames:
                 version = content["metadata"]["resourceVersion"]
                 if event["type"] == "DELETED":
                     with self._lock:
-                        self._remove(kind, _key(content))
+                        self._index(self._remove(kind, _key(content)))
                 elif event["type"] != "BOOKMARK":
                     self._put(kind, content)
         return version
@@ -218,52 +215,59 @@ class ClusterNames:
                     log.warning("names: more than %d %s; others have none", MAX_OBJECTS, kind)
                 self._is_full = True
                 return key
-            self._remove(kind, key)
+            of = self._remove(kind, key)
             if kind == "services":
                 self._ports[key] = _ports(content)
-                self._index(key)
+                of = key
             elif (found := _slice(content)) is not None:
                 self._slices[key] = found
                 self._slices_of.setdefault(found.service, set()).add(key)
-                self._index(found.service)
+                if of != found.service:
+                    self._index(of)
+                of = found.service
+            self._index(of)
         return key
 
-    def _remove(self, kind: str, key: _Key) -> None:
+    def _remove(self, kind: str, key: _Key) -> _Key | None:
+        """Take an object out; return the Service that is to be indexed then, if there is one."""
         if kind == "services":
-            gone = self._ports.pop(key, None)
-            for place in _places(gone):
+            for place in _places(self._ports.pop(key, None)):
                 self._services.pop(place, None)
-            return
+            return key
         old = self._slices.pop(key, None)
         if old is None:
-            return
+            return None
         slices = self._slices_of[old.service]
         slices.discard(key)
         if not slices:
             del self._slices_of[old.service]
-        for address in old.endpoints:
-            for port in old.ports.values():
-                self._endpoints.pop((address, port), None)
-        self._index(old.service)
+        return old.service
 
-    def _index(self, key: _Key) -> None:
-        """Say anew what the ports of a Service are called, and how many endpoints each has."""
-        slices = [self._slices[each] for each in self._slices_of.get(key, ())]
-        for each in slices:  # an endpoint may stand in two of them for a while
-            for address, attributes in each.endpoints.items():
-                for port in each.ports.values():
-                    self._endpoints.setdefault((address, port), attributes)
+    def _index(self, key: _Key | None) -> None:
+        """Say anew what the ports of a Service are called, and which endpoints each has."""
+        if key is None:
+            return
         service = self._ports.get(key)
         if service is None:
+            self.backends.remove(*key)
             return
+        slices = [self._slices[each] for each in self._slices_of.get(key, ())]
+        routes = []
         for name, port in service.ports.items():
-            addresses = {
-                address for each in slices if name in each.ports for address in each.endpoints
+            leads_to = {
+                (address, each.ports[name]): attributes
+                for each in slices  # an endpoint may stand in two of them for a while
+                if name in each.ports
+                for address, attributes in each.endpoints.items()
             }
-            said = describe(*key, name, len(addresses))
+            said = describe(*key, name, len({address for address, _ in leads_to}))
             for address in service.addresses:
                 if self._services.get((address, port)) != said:
                     self._services[address, port] = said
+            if service.addresses:
+                endpoints = [(*place, attributes) for place, attributes in leads_to.items()]
+                routes.append((backend(*key, service.addresses, port, said), endpoints))
+        self.backends.put(*key, routes)
 
 
 def _places(service: _Ports | None) -> Iterator[_Place]:

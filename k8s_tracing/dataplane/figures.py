@@ -73,6 +73,8 @@ def of_services(heard: ConntrackStats, joined: JoinStats) -> Iterator[Figure]:
     )
     text = "Requests that more than one connection fits; they are joined with none."
     yield Figure("service_ambiguous", text, joined.ambiguous)
+    text = "Requests to Services whose endpoint was chosen where conntrack does not see it."
+    yield Figure("service_unobserved", text, joined.unobserved)
     text = "Requests on a connection to a Service that another one had opened."
     yield Figure("service_reused", text, joined.reused)
 

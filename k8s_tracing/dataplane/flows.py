@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from k8s_tracing.closing import Closing
-from k8s_tracing.dataplane.names import Names
+from k8s_tracing.dataplane.backends import Told
+from k8s_tracing.dataplane.names import Names, unobserved
 from k8s_tracing.errors import K8sTracingError
 from k8s_tracing.libraries import load
 from k8s_tracing.otlp import resource_fields, span_fields
@@ -159,6 +160,7 @@ class JoinStats:
     reused: int
     ambiguous: int
     unverified: int
+    unobserved: int
     evicted: int
     malformed: int
     open: int
@@ -175,6 +177,7 @@ class Join(Closing):
     def __init__(self, names: Names, *, max_flows: int = MAX_FLOWS) -> None:
         self._names = names
         self._named: dict[tuple[bytes, int], object] = {}
+        self._changes = names.backends.follow()
         self._ffi, self._lib = load("dataplane")
         self._join = self._lib.join_new(max_flows)
         if not self._join:
@@ -194,6 +197,8 @@ class Join(Closing):
         Returns:
             The request, and how many spans were added.
         """
+        for told in self._changes.take():
+            self._name_backends(told)
         result: Any = self._ffi.new("struct join_bytes *")
         given = self._ffi.from_buffer(body)
         self._check(self._lib.join_request(self._join, given, len(body), result))
@@ -241,11 +246,35 @@ class Join(Closing):
         )
 
     def _name_endpoint(self, address: bytes, port: int) -> None:
-        endpoint = self._names.endpoint(_text(address), port)
+        endpoint = self._names.backends.endpoint((address, port))
         if endpoint is None or not self._is_new((address, port), endpoint):
             return
         fields = span_fields("", endpoint)
         self._check(self._lib.join_endpoint(self._join, address, port, fields, len(fields)))
+
+    def _name_backends(self, told: Told) -> None:
+        self._lib.join_forget_backends(self._join, *told.place)
+        for found, is_only_one in told.backends:
+            fields = span_fields("", unobserved(found))
+            # What a struct points to is kept by whoever made it.
+            texts = [
+                self._ffi.new("char[]", text.encode()) for text in (found.name, found.namespace)
+            ]
+            blocks = [
+                self._ffi.from_buffer("uint8_t[]", each) for each in (found.addresses, fields)
+            ]
+            backend = {
+                "service": texts[0],
+                "in_namespace": texts[1],
+                "virtual_ips": blocks[0],
+                "virtual_ip_count": len(found.addresses) // 16,
+                "port": found.port,
+                "is_only_one": is_only_one,
+                "fields": blocks[1],
+                "fields_size": len(fields),
+            }
+            said: Any = self._ffi.new("struct backend *", backend)
+            self._check(self._lib.join_backend(self._join, *told.place, said))
 
     def _is_new(self, place: tuple[bytes, int], said: object) -> bool:
         """Is it another one than the last time? Names are asked for with every flow."""

@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+from k8s_tracing.dataplane.backends import Backend, Backends, packed
 from k8s_tracing.errors import K8sTracingError
 
 
@@ -29,11 +31,12 @@ class Service(NamedTuple):
 class Names(Protocol):
     """Where names come from; asked from one thread, with every flow. The same name is the same object."""
 
+    @property
+    def backends(self) -> Backends:
+        """What leads to which endpoint; it goes on changing."""
+
     def service(self, address: str, port: int) -> Service | None:
         """The Service with that virtual IP and port."""
-
-    def endpoint(self, address: str, port: int) -> dict[str, Any] | None:
-        """Attributes of the endpoint at that address."""
 
 
 def describe(namespace: str, name: str, port: str, endpoints: int) -> Service:
@@ -58,6 +61,29 @@ def describe(namespace: str, name: str, port: str, endpoints: int) -> Service:
     )
 
 
+def backend(
+    namespace: str, name: str, addresses: Iterable[str], port: int, said: Service
+) -> Backend:
+    """A port of a Service, with what is said of it."""
+    known = b"".join(filter(None, map(packed, addresses)))
+    return Backend(namespace, name, known, port, said.of_requests, {})
+
+
+def unobserved(found: Backend) -> dict[str, Any]:
+    """Attributes of a request that went through a Service where nobody saw it choose.
+
+    The endpoint's keys are the Service's here: `k8s.pod.name` of a request is the pod that made it.
+    """
+    return {
+        **found.of_requests,
+        "k8s_tracing.service.decision": "not observed",
+        **{
+            key.replace("k8s.", "k8s_tracing.service.", 1): value
+            for key, value in found.endpoint.items()
+        },
+    }
+
+
 class StaticNames:
     """Names from a table.
 
@@ -71,7 +97,7 @@ class StaticNames:
 
     def __init__(self, services: list[dict[str, Any]]) -> None:
         self._services: dict[tuple[str, int], Service] = {}
-        self._endpoints: dict[tuple[str, int], dict[str, Any]] = {}
+        self.backends = Backends()
         try:
             for service in services:
                 self._add(service)
@@ -100,22 +126,27 @@ class StaticNames:
         """The Service with that virtual IP and port."""
         return self._services.get((address, port))
 
-    def endpoint(self, address: str, port: int) -> dict[str, Any] | None:
-        """Attributes of the endpoint at that address."""
-        return self._endpoints.get((address, port))
-
     def _add(self, service: dict[str, Any]) -> None:
+        namespace, name, addresses = service["namespace"], service["name"], service["addresses"]
+        routes = []
         for port in service["ports"]:
-            endpoints = port.get("endpoints", [])
-            said = describe(
-                service["namespace"], service["name"], port.get("name", ""), len(endpoints)
-            )
-            for address in service["addresses"]:
+            endpoints = [
+                (each["address"], int(each["port"]), _attributes(each))
+                for each in port.get("endpoints", [])
+            ]
+            said = describe(namespace, name, port.get("name", ""), len(endpoints))
+            for address in addresses:
                 self._services[address, int(port["port"])] = said
-            for endpoint in endpoints:
-                attributes = {
-                    key: endpoint[source]
-                    for key, source in (("k8s.pod.name", "pod"), ("k8s.node.name", "node"))
-                    if endpoint.get(source)
-                }
-                self._endpoints[endpoint["address"], int(endpoint["port"])] = attributes
+            if addresses:
+                routes.append(
+                    (backend(namespace, name, addresses, int(port["port"]), said), endpoints)
+                )
+        self.backends.put(namespace, name, routes)
+
+
+def _attributes(endpoint: dict[str, Any]) -> dict[str, Any]:
+    return {
+        key: endpoint[source]
+        for key, source in (("k8s.pod.name", "pod"), ("k8s.node.name", "node"))
+        if endpoint.get(source)
+    }

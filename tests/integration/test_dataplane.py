@@ -10,10 +10,11 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,6 +30,7 @@ from tests.support.service_net import (
     VIRTUAL_IP,
     ServiceNet,
 )
+from tests.support.socket_lb import socket_lb
 from tests.support.wait import wait_for
 
 APP = str(Path(__file__).parent / "apps/service_app.py")
@@ -43,7 +45,12 @@ class Node:
     """An agent on the node, a HAProxy, an nginx and an Envoy in one pod, the Service's endpoints in two."""
 
     def __init__(
-        self, net: ServiceNet, folder: Path, stack: ExitStack, endpoints_env: dict[str, str]
+        self,
+        net: ServiceNet,
+        folder: Path,
+        stack: ExitStack,
+        endpoints_env: dict[str, str],
+        kinds: tuple[str, ...] = ("haproxy", "nginx", "envoy"),
     ) -> None:
         self.net = net
         self.output = folder / "spans.jsonl"
@@ -85,7 +92,7 @@ class Node:
                     listens_there=lambda port: self.listens("127.0.0.1", port),
                 )
             ).port
-            for kind in ("haproxy", "nginx", "envoy")
+            for kind in kinds
         }
 
     def listens(self, address: str, port: int) -> bool:
@@ -232,6 +239,74 @@ def test_a_callee_that_is_not_traced_is_joined_by_its_caller_alone(node: Node) -
         [],
         *[[service.span_id]] * 9,
     ]
+
+
+def test_an_endpoint_that_a_socket_was_sent_to_is_told_and_that_nobody_saw_it_chosen() -> None:
+    with (
+        tempfile.TemporaryDirectory(prefix="k8st-") as name,
+        service_net.service_net() as net,
+        ExitStack() as stack,
+    ):
+        folder = Path(name)
+        folder.chmod(0o711)
+        node = Node(net, folder, stack, {"OTEL_SDK_DISABLED": "true"}, kinds=())
+        hosts = folder / "hosts"
+        hosts.write_text(f"{VIRTUAL_IP} web.default.svc.cluster.local\n")
+        with_hosts = ["unshare", "--mount", "sh", "-c"]
+        with_hosts += ['mount --bind "$0" /etc/hosts && exec "$@"', str(hosts)]
+
+        def ask(host: str, path: str, before: Sequence[str] = ()) -> None:
+            url = f"http://{host}:{PORT}/{path}"
+            command = [*before, *with_hosts, sys.executable, CLIENT, url, "3"]
+            command = net.command("client", *command)
+            subprocess.run(command, env=node.env, check=True, timeout=PATIENCE_S)
+
+        service, endpoint = (VIRTUAL_IP, PORT), (ENDPOINTS[1], TARGET_PORT)
+        with socket_lb(service, endpoint) as in_cgroup:
+            ask("web.default.svc.cluster.local", "by-name", in_cgroup)
+            ask(VIRTUAL_IP, "by-address", in_cgroup)
+        with socket_lb(service, endpoint, hides=True) as in_cgroup:
+            ask(VIRTUAL_IP, "hidden", in_cgroup)
+        ask("web.default.svc.cluster.local", "kube-proxy")
+        wait_for(
+            "the requests are counted",
+            lambda: node.metrics()["service_unobserved_total"] == 6,
+            PATIENCE_S,
+        )
+        spans = node.sent()
+    [of_kube_proxy] = [span for span in spans if span.scope_name == "k8s_tracing.service"]
+    by_path: dict[str, list[SpanRecord]] = {}
+    for span in spans:
+        if span.kind == "CLIENT":
+            by_path.setdefault(str(span.attributes["url.full"]).rpartition("/")[2], []).append(span)
+    assert {path: len(found) for path, found in by_path.items()} == dict.fromkeys(
+        ("by-name", "by-address", "hidden", "kube-proxy"), 3
+    )
+    told = {
+        "k8s_tracing.service.name": "default/web:http",
+        "k8s_tracing.service.decision": "not observed",
+        "k8s_tracing.service.pod.name": "two",
+        "k8s_tracing.service.node.name": "node-1",
+    }
+    for span in by_path["by-name"] + by_path["by-address"]:
+        assert _of_service(span) == told
+        assert span.attributes["network.peer.address"] == endpoint[0]
+        assert span.attributes["network.peer.port"] == endpoint[1]
+        assert span.links == ()
+    for span in by_path["hidden"]:
+        assert _of_service(span) == {}
+        assert span.attributes["network.peer.address"] == VIRTUAL_IP
+    for span in by_path["kube-proxy"]:
+        assert _of_service(span) == {"k8s_tracing.service.name": "default/web:http"}
+    assert of_kube_proxy.parent_span_id in {span.span_id for span in by_path["kube-proxy"]}
+
+
+def _of_service(span: SpanRecord) -> dict[str, Any]:
+    return {
+        key: value
+        for key, value in span.attributes.items()
+        if key.startswith("k8s_tracing.service.")
+    }
 
 
 def test_envoys_own_spans_come_through_the_agent_and_are_joined(node: Node) -> None:

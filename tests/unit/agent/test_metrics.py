@@ -78,7 +78,7 @@ class Watching:
     def figures(self) -> Iterator[figures.Figure]:
         yield from figures.of_ingress(Counts(), 0)
         yield from figures.of_otlp(0, {400: 1})
-        yield from figures.of_services(ConntrackStats(*[0] * 7), JoinStats(*[0] * 9))
+        yield from figures.of_services(ConntrackStats(*[0] * 7), JoinStats(*[0] * 10))
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from k8s_tracing.dataplane import cluster as module
+from k8s_tracing.dataplane.backends import packed
 from k8s_tracing.dataplane.cluster import ClusterNames
 from k8s_tracing.errors import K8sTracingError
 from tests.support.wait import wait_for
@@ -149,7 +150,7 @@ def test_what_is_listed_and_what_changes(api: Api, names: ClusterNames) -> None:
     with names:
         wait_for("the list", lambda: said(names, "10.96.0.1") == ("service default/web:http", 2))
         wait_for("its end", lambda: said(names, "10.96.0.2", 5432))
-        assert names.endpoint("10.0.0.2", 8080) == {
+        assert endpoint(names, "10.0.0.2") == {
             "k8s.pod.name": "pod-10.0.0.2",
             "k8s.node.name": "node-1",
         }
@@ -160,7 +161,7 @@ def test_what_is_listed_and_what_changes(api: Api, names: ClusterNames) -> None:
         assert names.service("10.96.0.1", 80) is not same
         api.send("endpointslices", "DELETED", slice_("web-1", "web"))
         wait_for("two", lambda: said(names, "10.96.0.1") == ("service default/web:http", 2))
-        assert names.endpoint("10.0.0.1", 8080) is None
+        assert endpoint(names, "10.0.0.1") is None
         api.send("services", "DELETED", service("web", ""))
         wait_for("none", lambda: names.service("10.96.0.1", 80) is None)
         api.send("services", "ADDED", service("web", "10.96.0.9"))
@@ -198,8 +199,61 @@ def test_an_endpoint_of_two_slices_stays_with_the_other(api: Api, names: Cluster
         wait_for("the list", lambda: said(names, "10.96.0.1") == ("service default/web:http", 2))
         api.send("endpointslices", "DELETED", slice_("web-2", "web"))
         wait_for("one", lambda: said(names, "10.96.0.1") == ("service default/web:http", 1))
-        assert names.endpoint("10.0.0.1", 8080)
-        assert names.endpoint("10.0.0.2", 8080) is None
+        assert endpoint(names, "10.0.0.1")
+        assert endpoint(names, "10.0.0.2") is None
+
+
+def test_an_endpoint_of_two_services_stays_with_the_other(api: Api, names: ClusterNames) -> None:
+    api.objects["services"] = [service("web", "10.96.0.1"), service("api", "10.96.0.2")]
+    api.objects["endpointslices"] = [
+        slice_("web-1", "web", "10.0.0.1"),
+        slice_("api-1", "api", "10.0.0.1"),
+    ]
+    with names:
+        wait_for("both", lambda: leading(names, "10.0.0.1") == {"web", "api"})
+        api.send("services", "DELETED", service("web", ""))
+        wait_for("one", lambda: leading(names, "10.0.0.1") == {"api"})
+        api.send("endpointslices", "MODIFIED", slice_("web-1", "web", "10.0.0.2"))
+        api.send("services", "ADDED", service("web", "10.96.0.3"))
+        wait_for("another", lambda: leading(names, "10.0.0.2") == {"web"})
+        assert leading(names, "10.0.0.1") == {"api"}
+        assert endpoint(names, "10.0.0.1")
+
+
+def test_a_slice_that_gets_another_service_leaves_the_first(api: Api, names: ClusterNames) -> None:
+    api.objects["services"] = [service("web", "10.96.0.1"), service("api", "10.96.0.2")]
+    api.objects["endpointslices"] = [slice_("one", "web", "10.0.0.1")]
+    with names:
+        wait_for("the list", lambda: leading(names, "10.0.0.1") == {"web"})
+        api.send("endpointslices", "MODIFIED", slice_("one", "api", "10.0.0.1"))
+        wait_for("the other", lambda: leading(names, "10.0.0.1") == {"api"})
+        assert said(names, "10.96.0.1") == ("service default/web:http", 0)
+
+
+def test_what_comes_again_as_it_was_is_no_news(api: Api, names: ClusterNames) -> None:
+    api.objects["services"] = [service("web", "10.96.0.1")]
+    api.objects["endpointslices"] = [slice_("web-1", "web", "10.0.0.1")]
+    with names:
+        wait_for("the list", lambda: leading(names, "10.0.0.1") == {"web"})
+        follower = names.backends.follow()
+        assert len(follower.take()) == 1
+        api.send("services", "MODIFIED", service("web", "10.96.0.1", version=2))
+        api.send("endpointslices", "MODIFIED", slice_("web-1", "web", "10.0.0.1", version=2))
+        api.send("endpointslices", "ADDED", slice_("web-2", "web", "10.0.0.2"))
+        wait_for("the last", lambda: leading(names, "10.0.0.2") == {"web"})
+        [told] = follower.take()
+        assert told.place == (packed("10.0.0.2"), 8080)
+
+
+def endpoint(names: ClusterNames, address: str) -> dict[str, Any] | None:
+    return names.backends.endpoint((packed(address) or b"", 8080))
+
+
+def leading(names: ClusterNames, address: str) -> set[str]:
+    """The Services that lead to an endpoint."""
+    place = packed(address), 8080
+    told = [each for each in names.backends.follow().take() if each.place == place]
+    return {backend.name for each in told for backend, _ in each.backends}
 
 
 def test_an_error_is_told_once_and_got_over(
@@ -234,13 +288,14 @@ def test_headless_services_and_unready_endpoints_have_no_place(
     unready["endpoints"][0]["conditions"] = {"ready": False}
     api.objects = {
         "services": [service("h", "None"), service("web", "10.96.0.1")],
-        "endpointslices": [unready],
+        "endpointslices": [unready, slice_("h-1", "h", "10.0.0.2")],
     }
     with names:
         wait_for("the list", lambda: len(api.watches) == 2)
         assert said(names, "10.96.0.1") == ("service default/web:http", 0)
         assert names.service("None", 80) is None
-        assert names.endpoint("10.0.0.1", 8080) is None
+        assert endpoint(names, "10.0.0.1") is None
+        assert leading(names, "10.0.0.2") == set()
 
 
 def test_outside_of_a_pod_it_says_what_it_needs() -> None:
