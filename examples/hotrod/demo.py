@@ -16,7 +16,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -48,9 +48,8 @@ class Interrupts:
             self._stop()
 
     def _stop(self) -> None:
-        for (
-            number
-        ) in STOP_SIGNALS:  # what is left to do is cleaning up, which takes seconds at most
+        # What is left to do is cleaning up, which takes seconds at most.
+        for number in STOP_SIGNALS:
             signal.signal(number, signal.SIG_IGN)
         expected = self.ctrl_c_is_the_end and self._pending == signal.SIGINT
         raise SystemExit(0 if expected else 128 + (self._pending or 0))
@@ -83,6 +82,20 @@ class Screen:
         seconds = self.styled(f"{time.monotonic() - self._start:5.1f} s", "2")
         print(f"  {seconds}  {name:9} {text}", flush=True)
 
+    def steps(self, title: str, steps: Iterable[tuple[str, str]]) -> None:
+        self.title(title)
+        for name, text in steps:
+            print(f"  {name:12} {text}", flush=True)
+
+
+@dataclass(frozen=True)
+class Receiver:
+    """What takes the traces by OTLP, its page if it has one, and whether it ends with the demo."""
+
+    endpoint: str
+    ui: str
+    is_ours: bool
+
 
 @dataclass(frozen=True)
 class Dispatch:
@@ -91,6 +104,23 @@ class Dispatch:
     answer: str
     latency_ms: float
     trace_id: str
+
+
+def begin(screen: Screen, interrupts: Interrupts, stack: ExitStack) -> tuple[Path, Receiver]:
+    """Make a folder, and find what takes the traces or start a viewer; `stack` ends both."""
+    with interrupts.held():
+        folder = tempfile.TemporaryDirectory(prefix="hotrod-", ignore_cleanup_errors=True)
+        directory = Path(stack.enter_context(folder))
+    # As root, the session daemon is another user, as nginx's workers are: they must get to their own folders in there.
+    directory.chmod(0o711)
+    endpoint = tracing.otlp_endpoint()
+    if endpoint is None:
+        endpoint, ui = tracing.start_viewer(stack, directory)
+        screen.step("viewer", f"ready on {ui}; it takes traces at {endpoint}")
+        return directory, Receiver(endpoint, ui, is_ours=True)
+    ui = tracing.jaeger_ui(endpoint)
+    screen.step("OTLP", f"to {endpoint}" + (f", a Jaeger: {ui}" if ui else ""))
+    return directory, Receiver(endpoint, ui, is_ours=False)
 
 
 def dispatch(frontend: Address, customer: int, request: str) -> Dispatch:
@@ -144,13 +174,11 @@ def show_next_steps(
     screen: Screen,
     frontend: Address,
     traced: tracing.Tracing,
+    receiver: Receiver,
     sent: Dispatch,
     *,
-    ui: str,
-    viewer: bool,
     stay: bool,
 ) -> None:
-    screen.title("Try next")
     steps = []
     if stay:
         steps.append(("the page", f"http://{frontend}/"))
@@ -160,39 +188,45 @@ def show_next_steps(
             steps.append(("all traces", f"{program} read {traced.spans}"))
     else:
         steps.append(("the page", "make demo (in a terminal it stays until Ctrl-C)"))
-    if ui and (stay or not viewer):
-        steps.append(("this trace", f"{ui}/trace/{sent.trace_id}"))
-        steps.append(("all services", f"{ui}/search"))
+    if receiver.ui and (stay or not receiver.is_ours):
+        steps.append(("this trace", f"{receiver.ui}/trace/{sent.trace_id}"))
+        steps.append(("all services", f"{receiver.ui}/search"))
     steps += [
         ("no lock", "make demo ARGS=--fix-disable-db-conn-mutex"),
         ("fast query", "make demo ARGS='--fix-db-query-delay 100ms'"),
         ("more routes", "make demo ARGS='--fix-route-worker-pool-size 10'"),
     ]
-    for name, text in steps:
-        print(f"  {name:12} {text}")
+    screen.steps("Try next", steps)
+
+
+def end(
+    screen: Screen,
+    interrupts: Interrupts,
+    sent: Sequence[Dispatch],
+    check: Callable[[], None],
+    *,
+    stay: bool,
+) -> None:
+    """Complain of dispatches that failed; else stay, if asked to, until Ctrl-C or until `check` raises."""
+    if not all(one.ok for one in sent):
+        raise ProcessError("A dispatch failed; its line above says why.")
+    if stay:
+        print(f"\n{screen.styled('Ctrl-C ends it all.', '1')}", flush=True)
+        interrupts.ctrl_c_is_the_end = True
+        while True:
+            check()
+            time.sleep(0.5)
 
 
 def run(screen: Screen, interrupts: Interrupts, *, stay: bool, flags: list[str]) -> None:
     with ExitStack() as stack:
         screen.title("HotROD: rides on demand, four services, one trace a ride")
-        with interrupts.held():
-            folder = tempfile.TemporaryDirectory(prefix="hotrod-", ignore_cleanup_errors=True)
-            directory = Path(stack.enter_context(folder))
-        # As root, the session daemon is another user, who must get to its own folder in there.
-        directory.chmod(0o711)
-        endpoint = tracing.otlp_endpoint()
-        ui = tracing.jaeger_ui(endpoint)
-        viewer = endpoint is None
-        if endpoint is None:
-            endpoint, ui = tracing.start_viewer(stack, directory)
-            screen.step("viewer", f"ready on {ui}; it takes traces at {endpoint}")
-        else:
-            screen.step("OTLP", f"to {endpoint}" + (f", a Jaeger: {ui}" if ui else ""))
-        traced = tracing.start(stack, directory, endpoint)
+        directory, receiver = begin(screen, interrupts, stack)
+        traced = tracing.start(stack, directory, receiver.endpoint)
         screen.step("LTTng", traced.description)
 
         addresses = {name: free_address(usual) for name, usual in SERVICES.items()}
-        env = {**traced.env, "HOTROD_TRACE_UI": ui}
+        env = {**traced.env, "HOTROD_TRACE_UI": receiver.ui}
         hotrod = stack.enter_context(Hotrod(directory, env, addresses=addresses, flags=flags))
         real = "redis" in hotrod.children
         screen.step(
@@ -210,29 +244,24 @@ def run(screen: Screen, interrupts: Interrupts, *, stay: bool, flags: list[str])
         hotrod.check()
         slowest = max(sent, key=lambda one: one.latency_ms)
         show_trace(screen, traced, slowest, "The trace of the slowest one")
-        show_next_steps(
-            screen, addresses["frontend"], traced, slowest, ui=ui, viewer=viewer, stay=stay
-        )
-        if not all(one.ok for one in sent):
-            raise ProcessError("A dispatch failed; its line above says why.")
-        if stay:
-            print(f"\n{screen.styled('Ctrl-C ends it all.', '1')}", flush=True)
-            interrupts.ctrl_c_is_the_end = True
-            while True:
-                hotrod.check()
-                time.sleep(0.5)
+        show_next_steps(screen, addresses["frontend"], traced, receiver, slowest, stay=stay)
+        end(screen, interrupts, sent, hotrod.check, stay=stay)
 
 
-def main() -> int:
+def make_parser(description: str | None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        description=__doc__,
+        description=description,
         epilog="All other flags go to the services: `python -m hotrod --help` says which there are.",
         formatter_class=argparse.RawTextHelpFormatter,
     )
     parser.add_argument(
         "--once", action="store_true", help="end after the dispatches, also in a terminal"
     )
-    given, flags = parser.parse_known_args()
+    return parser
+
+
+def main() -> int:
+    given, flags = make_parser(__doc__).parse_known_args()
     config.parse(["frontend", *flags])  # says what is wrong with them now, and not in four logs
     screen = Screen()
     stay = screen.is_terminal and sys.stdin.isatty() and not given.once

@@ -7,18 +7,15 @@ then stays, for the page and for curl, until Ctrl-C; otherwise it ends by itself
 
 from __future__ import annotations
 
-import argparse
 import http.client
 import json
 import os
 import sys
-import tempfile
-import time
 from contextlib import ExitStack, closing
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from demo import Dispatch, Interrupts, Screen, send_dispatches, show_trace
+from demo import Dispatch, Interrupts, Screen, begin, end, make_parser, send_dispatches, show_trace
 from hotrod import config, dataplane, tracing
 from hotrod.config import SERVICES, Address
 from hotrod.ingress import cable_command
@@ -37,7 +34,7 @@ COUNTS = {
 }
 
 
-def receiver_of(endpoint: str) -> Address:
+def address_of(endpoint: str) -> Address:
     """The address of an OTLP endpoint that can be reached by a mere cable."""
     parts = urlsplit(endpoint)
     if parts.scheme != "http" or not parts.hostname:
@@ -50,43 +47,31 @@ def run(
 ) -> None:
     with ExitStack() as stack:
         screen.title("HotROD on a node: two ingresses, four Services, one trace a ride")
-        with interrupts.held():
-            folder = tempfile.TemporaryDirectory(prefix="hotrod-", ignore_cleanup_errors=True)
-            directory = Path(stack.enter_context(folder))
-        # The session daemon and nginx's workers are other users, who must get to their own folders in there.
-        directory.chmod(0o711)
-        endpoint, ui = tracing.otlp_endpoint(), ""
-        if endpoint is None:
-            endpoint, ui = tracing.start_viewer(stack, directory)
-            screen.step("viewer", f"ready on {ui}; it takes traces at {endpoint}")
-        else:
-            ui = tracing.jaeger_ui(endpoint)
-            screen.step("OTLP", f"to {endpoint}" + (f", a Jaeger: {ui}" if ui else ""))
-
+        directory, receiver = begin(screen, interrupts, stack)
         with interrupts.held():
             node = stack.enter_context(dataplane.node())
         screen.step("node", f"{len(node.pods)} pods, {len(node.services)} Services ({node.mode})")
         entrances = {free_address(SERVICES["frontend"]): "haproxy", free_address(): "nginx"}
-        receiver = receiver_of(endpoint)
-        behind = {outside: dataplane.INGRESSES[kind] for outside, kind in entrances.items()}
-        command = cable_command(directory, node.namespace("node"), behind, receiver)
+        target = address_of(receiver.endpoint)
+        behind = {at: dataplane.INGRESSES[kind] for at, kind in entrances.items()}
+        command = cable_command(directory, node.namespace("node"), behind, target)
         cable = Child("cable", command, directory, os.environ)
         stack.callback(cable.stop)
         wait_for(
-            lambda: node.inside("node", lambda: accepts_connections(receiver)), cable, timeout_s=20
+            lambda: node.inside("node", lambda: accepts_connections(target)), cable, timeout_s=20
         )
         names = directory / "services.json"
         names.write_text(json.dumps({"services": node.names()}))
         traced = tracing.start_agent(
             stack,
             directory,
-            f"http://{receiver}",
+            f"http://{target}",
             lambda *words: node.command("node", *words),
             ["--ingress-udp", dataplane.LOG_TO, "--services", str(names)],
         )
         screen.step("agent", "on the node: LTTng, the ingresses' log lines, conntrack")
 
-        env = {**os.environ, **traced.env, "HOTROD_TRACE_UI": ui}
+        env = {**os.environ, **traced.env, "HOTROD_TRACE_UI": receiver.ui}
         hotrod = stack.enter_context(
             dataplane.DataPlane(node, directory, env, flags, throttle=throttle)
         )
@@ -103,15 +88,8 @@ def run(
         if throttle:
             show_throttled(screen, [span for spans in arrived for span in spans])
         show_joins(screen, node, directory)
-        show_next_steps(screen, ui, list(entrances), sent, stay=stay)
-        if not all(one.ok for one in sent):
-            raise ProcessError("A dispatch failed; its line above says why.")
-        if stay:
-            print(f"\n{screen.styled('Ctrl-C ends it all.', '1')}", flush=True)
-            interrupts.ctrl_c_is_the_end = True
-            while True:
-                hotrod.check()
-                time.sleep(0.5)
+        show_next_steps(screen, receiver.ui, list(entrances), sent, stay=stay)
+        end(screen, interrupts, sent, hotrod.check, stay=stay)
 
 
 def show_throttled(screen: Screen, spans: list[SpanRecord]) -> None:
@@ -146,7 +124,6 @@ def show_next_steps(
     screen: Screen, ui: str, entrances: list[Address], sent: list[Dispatch], *, stay: bool
 ) -> None:
     slowest = max(sent, key=lambda one: one.latency_ms)
-    screen.title("Try next")
     steps = []
     if stay:
         steps += [("the page", f"http://{entrances[0]}/")]
@@ -155,19 +132,11 @@ def show_next_steps(
         steps += [("this trace", f"{ui}/trace/{sent[0].trace_id}")]
         steps += [("the slowest", f"{ui}/trace/{slowest.trace_id}")]
     steps += [("more to read", "docs/how-to/see-the-data-plane.md")]
-    for name, text in steps:
-        print(f"  {name:12} {text}", flush=True)
+    screen.steps("Try next", steps)
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        epilog="All other flags go to the services: `python -m hotrod --help` says which there are.",
-        formatter_class=argparse.RawTextHelpFormatter,
-    )
-    parser.add_argument(
-        "--once", action="store_true", help="end after the dispatches, also in a terminal"
-    )
+    parser = make_parser(__doc__)
     parser.add_argument(
         "--throttle", action="store_true", help="give the driver's pod less CPU than it needs"
     )
