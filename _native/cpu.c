@@ -18,6 +18,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "cpu_split.h"
+
 /* A file that stays open. Applications close what they do not know (daemons do), and then the
  * number is somebody else's. */
 struct kept_file {
@@ -219,30 +221,17 @@ void cpu_drop(Span *span)
 	PyMem_Free(cpu);
 }
 
-static int put_ms(char *text, size_t size, int64_t ns)
-{
-	return snprintf(text, size, ns < 10000000 ? "%.1f ms" : "%.0f ms", (double)ns / 1e6);
-}
-
 static int put_summary(Span *span, int64_t running_ns, int64_t throttled_ns)
 {
-	char running[32], throttled[32], text[128];
+	char text[CPU_SUMMARY_SIZE];
 
-	put_ms(running, sizeof(running), running_ns);
-	put_ms(throttled, sizeof(throttled), throttled_ns);
-	snprintf(text, sizeof(text), "needed %s of CPU, was throttled %s", running, throttled);
-	return attributes_put_text(&span->attributes, OTLP_SPAN_ATTRIBUTES,
-				   "k8s_tracing.cpu.summary", text);
+	cpu_print_summary(text, running_ns, throttled_ns);
+	return attributes_put_text(&span->attributes, OTLP_SPAN_ATTRIBUTES, CPU_SUMMARY_KEY, text);
 }
 
 static int put_ns(Span *span, const char *key, int64_t ns)
 {
 	return attributes_put_int(&span->attributes, OTLP_SPAN_ATTRIBUTES, key, (uint64_t)ns);
-}
-
-static int64_t clamp(int64_t value, int64_t max)
-{
-	return value < 0 ? 0 : value < max ? value : max;
 }
 
 /*
@@ -253,16 +242,16 @@ static int64_t clamp(int64_t value, int64_t max)
 static int put_split(Span *span, const struct cpu *cpu, int64_t wall_ns, int64_t running_ns,
 		     int64_t delay_ns, int64_t throttled_ns)
 {
-	running_ns = clamp(running_ns, wall_ns);
-	delay_ns = clamp(delay_ns, wall_ns - running_ns);
-	if (put_ns(span, "k8s_tracing.cpu.running_ns", running_ns) ||
-	    put_ns(span, "k8s_tracing.cpu.blocked_ns", wall_ns - running_ns - delay_ns))
+	running_ns = cpu_part(running_ns, wall_ns);
+	delay_ns = cpu_part(delay_ns, wall_ns - running_ns);
+	if (put_ns(span, CPU_RUNNING_KEY, running_ns) ||
+	    put_ns(span, CPU_BLOCKED_KEY, wall_ns - running_ns - delay_ns))
 		return -1;
 	if (cpu->throttled_ns < 0 || throttled_ns < 0)
-		return put_ns(span, "k8s_tracing.cpu.run_queue_ns", delay_ns);
-	throttled_ns = clamp(throttled_ns - cpu->throttled_ns, delay_ns);
-	if (put_ns(span, "k8s_tracing.cpu.run_queue_ns", delay_ns - throttled_ns) ||
-	    put_ns(span, "k8s_tracing.cpu.throttled_ns", throttled_ns))
+		return put_ns(span, CPU_RUN_QUEUE_KEY, delay_ns);
+	throttled_ns = cpu_part(throttled_ns - cpu->throttled_ns, delay_ns);
+	if (put_ns(span, CPU_RUN_QUEUE_KEY, delay_ns - throttled_ns) ||
+	    put_ns(span, CPU_THROTTLED_KEY, throttled_ns))
 		return -1;
 	return throttled_ns ? put_summary(span, running_ns, throttled_ns) : 0;
 }
@@ -275,8 +264,8 @@ static int measure(Span *span, const struct cpu *cpu)
 	if (wall_ns < core.cpu_split_ns)
 		return 0;
 	if (cpu->shared || cpu->starts != cpu->thread->starts)
-		return attributes_put_bool(&span->attributes, OTLP_SPAN_ATTRIBUTES,
-					   "k8s_tracing.cpu.shared", true);
+		return attributes_put_bool(&span->attributes, OTLP_SPAN_ATTRIBUTES, CPU_SHARED_KEY,
+					   true);
 	running_ns = clock_ns(CLOCK_THREAD_CPUTIME_ID) - cpu->running_ns;
 	if (!cpu->measured || !read_delay(cpu->thread, &delay_ns))
 		return 0;

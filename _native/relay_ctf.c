@@ -155,7 +155,7 @@ int ctf_open(struct ctf *ctf, const char *folder)
 	error = metadata_read(&ctf->metadata, folder);
 	if (error)
 		return fail(ctf, error);
-	if (events_bind(&ctf->metadata) < 0 || metadata_prepare(&ctf->metadata) < 0)
+	if (events_bind(ctf) < 0 || metadata_prepare(&ctf->metadata) < 0)
 		return out_of_memory(ctf);
 	ctf->values = calloc(ctf->metadata.tsdl.slot_count + 1, sizeof(*ctf->values));
 	if (!ctf->values)

@@ -7,6 +7,7 @@
 
 #include "emit.h"
 #include "relay_bytes.h"
+#include "relay_cpu.h"
 
 struct process;
 struct span_list;
@@ -48,6 +49,7 @@ struct span {
 	enum span_end end;
 	bool renamed;
 	bool events_disordered;
+	struct span_cpu cpu;
 };
 
 /* Take down what an event says. Return 0, or -1 without memory. */

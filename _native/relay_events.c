@@ -141,8 +141,38 @@ static uint32_t get_fields(struct ctf *ctf, const struct record *record, unsigne
 	return 0;
 }
 
+static uint64_t context_field(const struct record *record, uint32_t slot)
+{
+	return slot == CTF_NO_SLOT ? 0 : record->values[slot].number;
+}
+
+static struct relay_origin get_origin(const struct record *record)
+{
+	const struct ctf_stream_class *class = record->stream->class;
+
+	stream_read_context(record->stream);
+	return (struct relay_origin){
+		.vpid = context_field(record, class->vpid),
+		.vtid = context_field(record, class->vtid),
+		.pid_ns = context_field(record, class->pid_ns),
+		.cgroup_ns = context_field(record, class->cgroup_ns),
+	};
+}
+
+/* Who recorded it, and when, for spans that are told what their thread did; NULL: none is. */
+static const struct cpu_moment *get_moment(const struct ctf *ctf, const struct record *record,
+					   struct cpu_moment *moment)
+{
+	if (!ctf->spans->cpu.follows || record->stream->clock > INT64_MAX)
+		return NULL;
+	moment->origin = get_origin(record);
+	moment->ns = record->stream->clock;
+	return moment;
+}
+
 static int take_start(struct ctf *ctf, const struct record *record)
 {
+	struct cpu_moment moment;
 	struct k8s_tracing_start start = {
 		.trace_id_high = get_unsigned(record, START_TRACE_HIGH),
 		.trace_id_low = get_unsigned(record, START_TRACE_LOW),
@@ -156,11 +186,12 @@ static int take_start(struct ctf *ctf, const struct record *record)
 	};
 
 	return spans_start(ctf->spans, &start, get_unsigned(record, START_INSTANCE),
-			   record->time_ns);
+			   record->time_ns, get_moment(ctf, record, &moment));
 }
 
 static int take_end(struct ctf *ctf, const struct record *record)
 {
+	struct cpu_moment moment;
 	struct k8s_tracing_end end = {
 		.trace_id_low = get_unsigned(record, END_TRACE_LOW),
 		.span_id = get_unsigned(record, END_SPAN),
@@ -176,7 +207,7 @@ static int take_end(struct ctf *ctf, const struct record *record)
 	end.attributes = field(record, END_ATTRIBUTES)->at;
 	end.attributes_size =
 		get_fields(ctf, record, END_ATTRIBUTES, RELAY_SPAN, &end.dropped_attributes);
-	return spans_end(ctf->spans, &end, record->time_ns);
+	return spans_end(ctf->spans, &end, record->time_ns, get_moment(ctf, record, &moment));
 }
 
 static int take_event(struct ctf *ctf, const struct record *record)
@@ -209,24 +240,6 @@ static int take_link(struct ctf *ctf, const struct record *record)
 	link.attributes_size =
 		get_fields(ctf, record, LINK_ATTRIBUTES, RELAY_SPAN_LINK, &link.dropped_attributes);
 	return spans_link(ctf->spans, &link, record->time_ns);
-}
-
-static uint64_t context_field(const struct record *record, uint32_t slot)
-{
-	return slot == CTF_NO_SLOT ? 0 : record->values[slot].number;
-}
-
-static struct relay_origin get_origin(const struct record *record)
-{
-	const struct ctf_stream_class *class = record->stream->class;
-
-	stream_read_context(record->stream);
-	return (struct relay_origin){
-		.vpid = context_field(record, class->vpid),
-		.vtid = context_field(record, class->vtid),
-		.pid_ns = context_field(record, class->pid_ns),
-		.cgroup_ns = context_field(record, class->cgroup_ns),
-	};
 }
 
 static int take_process(struct ctf *ctf, const struct record *record)
@@ -363,8 +376,11 @@ static bool bind_fields(struct metadata *metadata, struct event_binding *binding
 	return true;
 }
 
-int events_bind(struct metadata *metadata)
+int events_bind(struct ctf *ctf)
 {
+	struct metadata *metadata = &ctf->metadata;
+
+	cpu_see_clock(&ctf->spans->cpu, &metadata->clock);
 	for (struct ctf_event_class *event = metadata->events; event; event = event->next) {
 		const struct ctf_stream_class *stream = metadata_stream(metadata, event->stream_id);
 		const struct event_layout *layout = layout_by_name(event->name);

@@ -5,8 +5,9 @@
 
 #include "relay_ctf.h"
 
-/* Find our events among those of a trace, and their fields. Return 0, or -1 without memory. */
-int events_bind(struct metadata *metadata);
+/* Find our events among those of a trace that is opened, and their fields. Return 0, or -1 without
+ * memory. */
+int events_bind(struct ctf *ctf);
 
 /* Take the event in that the stream has read. Return 0, or -1 without memory. What is not ours is
  * ignored, what is wrong is counted. */

@@ -75,3 +75,13 @@ int folder_list(const char *folder, char ***names)
 	free(entries);
 	return *names ? count : -1;
 }
+
+int file_boot_id(char *id)
+{
+	int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
+	ssize_t size = fd < 0 ? -1 : read(fd, id, FILE_UUID_SIZE);
+
+	if (fd >= 0)
+		close(fd);
+	return size == FILE_UUID_SIZE ? 0 : -1;
+}

@@ -24,4 +24,8 @@ void file_unmap(struct mapped_file *file);
  * are to be freed. Return how many, or -1 with errno. */
 int folder_list(const char *folder, char ***names);
 
+/* The id of this boot, a uuid of FILE_UUID_SIZE characters, into as much memory: 0, or -1. */
+#define FILE_UUID_SIZE 36
+int file_boot_id(char *id);
+
 #endif

@@ -45,13 +45,15 @@ struct lossy_buffers *gaps_count(struct gaps *gaps, const char *name)
 }
 
 void gaps_add(struct gaps *gaps, const char *name, uint64_t events, int64_t begin_ns,
-	      int64_t end_ns)
+	      int64_t end_ns, int64_t until_ns)
 {
 	struct lossy_buffers *buffers = gaps_count(gaps, name);
 
 	if (buffers) {
 		buffers->lost_events += events;
 		buffers->gaps++;
+		if (buffers->until_ns < until_ns)
+			buffers->until_ns = until_ns;
 	}
 	gaps->gaps[gaps->count++ % GAPS_MAX] = (struct gap){
 		.buffers = gaps_key(name),
@@ -77,4 +79,17 @@ uint64_t gaps_between(const struct gaps *gaps, uint64_t buffers, int64_t begin_n
 			events += gap->events;
 	}
 	return events;
+}
+
+int64_t gaps_until(const struct gaps *gaps, uint64_t buffers)
+{
+	int64_t others_ns = 0;
+
+	for (size_t i = 0; i < gaps->buffers_count; i++) {
+		if (gaps->buffers[i].key == buffers)
+			return gaps->buffers[i].until_ns;
+		if (!*gaps->buffers[i].name)
+			others_ns = gaps->buffers[i].until_ns;
+	}
+	return others_ns;
 }

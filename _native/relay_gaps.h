@@ -26,6 +26,7 @@ struct lossy_buffers {
 	char *name; /* "": all others */
 	uint64_t lost_events;
 	uint64_t gaps;
+	int64_t until_ns; /* the end of the last one, by CLOCK_MONOTONIC; 0: not known */
 };
 
 struct gaps {
@@ -41,12 +42,16 @@ void gaps_free(struct gaps *gaps);
 /* The key of the folder with that name. */
 uint64_t gaps_key(const char *name);
 
-/* Buffers lost so many events, or, when that is 0, nobody knows how many. */
+/* Buffers lost so many events, or, when that is 0, nobody knows how many. `until_ns` is the end
+ * once more, by CLOCK_MONOTONIC; 0: not known. */
 void gaps_add(struct gaps *gaps, const char *name, uint64_t events, int64_t begin_ns,
-	      int64_t end_ns);
+	      int64_t end_ns, int64_t until_ns);
 
 /* How many of these were lost in that time, at least; a gap of unknown size counts for one. */
 uint64_t gaps_between(const struct gaps *gaps, uint64_t buffers, int64_t begin_ns, int64_t end_ns);
+
+/* Until when these buffers have lost any, by CLOCK_MONOTONIC; 0: never. */
+int64_t gaps_until(const struct gaps *gaps, uint64_t buffers);
 
 /* The count of these buffers, made if need be; NULL without memory. */
 struct lossy_buffers *gaps_count(struct gaps *gaps, const char *name);

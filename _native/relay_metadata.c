@@ -52,7 +52,7 @@ static const char *unpack(uint8_t *content, size_t *size)
 	return NULL;
 }
 
-static int read_uuid(struct tsdl_text text, uint8_t *uuid)
+int metadata_uuid(struct tsdl_text text, uint8_t *uuid)
 {
 	size_t digits = 0;
 
@@ -82,7 +82,7 @@ static int read_trace(struct metadata *m)
 			m->byte_order =
 				tsdl_equal(a.text, "be") ? CTF_BIG_ENDIAN : CTF_LITTLE_ENDIAN;
 		} else if (tsdl_equal(a.name, "uuid")) {
-			if (read_uuid(a.text, m->uuid) < 0)
+			if (metadata_uuid(a.text, m->uuid) < 0)
 				return tsdl_fail(&m->tsdl, "the trace's uuid is none");
 			m->has_uuid = true;
 		} else if (tsdl_equal(a.name, "packet.header")) {
@@ -108,6 +108,8 @@ static int read_clock(struct metadata *m)
 			clock.offset_s = a.number;
 		else if (tsdl_equal(a.name, "offset"))
 			clock.offset = a.number;
+		else if (tsdl_equal(a.name, "uuid"))
+			clock.has_uuid = metadata_uuid(a.text, clock.uuid) == 0;
 	}
 	if (!clock.frequency)
 		return tsdl_fail(&m->tsdl, "the clock stands still");

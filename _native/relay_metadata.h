@@ -48,6 +48,8 @@ struct ctf_clock {
 	uint64_t frequency;
 	int64_t offset_s;
 	int64_t offset; /* cycles */
+	bool has_uuid;
+	uint8_t uuid[CTF_UUID_SIZE]; /* LTTng's is the id of the boot, if it is CLOCK_MONOTONIC */
 };
 
 struct metadata {
@@ -83,6 +85,9 @@ uint32_t metadata_slot(struct metadata *metadata, struct ctf_member *member);
 
 /* A slot for a field of that name; CTF_NO_SLOT if there is none that is an integer. */
 uint32_t metadata_integer_slot(struct metadata *metadata, struct ctf_type *type, const char *name);
+
+/* The bytes of a uuid: 0, or -1 if the text is none. */
+int metadata_uuid(struct tsdl_text text, uint8_t *uuid);
 
 /* Nanoseconds since the Unix epoch; 0 past what 64 bits can hold. */
 int64_t metadata_time_ns(const struct metadata *metadata, uint64_t cycles);

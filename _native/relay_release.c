@@ -6,6 +6,7 @@
 
 static void remove_span(struct spans *spans, struct span *span)
 {
+	cpu_leave(&spans->cpu, span);
 	if (span->process)
 		span->process->open_spans--;
 	pool_remove(&spans->pool, span);
@@ -49,6 +50,7 @@ int release_unfinished(struct spans *spans, struct span *span, enum span_end why
 {
 	int ret;
 
+	cpu_leave(&spans->cpu, span);
 	span->end = why;
 	span->end_ns = span->process->last_seen_ns;
 	ret = hand_out(spans, span);

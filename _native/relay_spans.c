@@ -17,11 +17,14 @@ int spans_init(struct spans *spans, struct output *output, const struct relay_cl
 		.options = options,
 		.stats = stats,
 	};
+	if (cpu_init(&spans->cpu, options) < 0)
+		return -1;
 	return pool_init(&spans->pool);
 }
 
 void spans_free(struct spans *spans)
 {
+	cpu_free(&spans->cpu);
 	pool_free(&spans->pool);
 	gaps_free(&spans->gaps);
 	bytes_free(&spans->buffers_name);
@@ -45,10 +48,12 @@ void spans_see(struct spans *spans, int64_t now_ns)
 		spans->last_ns = now_ns;
 }
 
-void spans_lost(struct spans *spans, uint64_t events, int64_t begin_ns, int64_t end_ns)
+void spans_lost(struct spans *spans, uint64_t events, int64_t begin_ns, int64_t end_ns,
+		uint64_t until)
 {
 	spans->stats->discarded_events += events;
-	gaps_add(&spans->gaps, (const char *)spans->buffers_name.data, events, begin_ns, end_ns);
+	gaps_add(&spans->gaps, (const char *)spans->buffers_name.data, events, begin_ns, end_ns,
+		 spans->cpu.follows ? (int64_t)until : 0);
 }
 
 int spans_begin_folder(struct spans *spans, const char *buffers)
@@ -71,7 +76,7 @@ static int finished(struct spans *spans, struct span *span)
 }
 
 int spans_start(struct spans *spans, const struct k8s_tracing_start *start, uint64_t instance_id,
-		int64_t now_ns)
+		int64_t now_ns, const struct cpu_moment *moment)
 {
 	struct span *span = pool_get(&spans->pool, start->span_id);
 	struct process *process;
@@ -106,10 +111,15 @@ int spans_start(struct spans *spans, const struct k8s_tracing_start *start, uint
 	if (encode_start(span, start, now_ns) < 0)
 		return -1;
 	pool_count_growth(&spans->pool, span, capacity);
-	return span->end == SPAN_ENDED ? finished(spans, span) : make_room(spans);
+	if (span->end == SPAN_ENDED)
+		return finished(spans, span);
+	if (moment && cpu_begin(spans, span, moment) < 0)
+		return -1;
+	return make_room(spans);
 }
 
-int spans_end(struct spans *spans, const struct k8s_tracing_end *end, int64_t now_ns)
+int spans_end(struct spans *spans, const struct k8s_tracing_end *end, int64_t now_ns,
+	      const struct cpu_moment *moment)
 {
 	struct span *span = pool_get(&spans->pool, end->span_id);
 	size_t capacity;
@@ -128,7 +138,7 @@ int spans_end(struct spans *spans, const struct k8s_tracing_end *end, int64_t no
 	if (!span)
 		return -1;
 	capacity = span->fields.capacity;
-	if (encode_end(span, end, now_ns) < 0)
+	if (encode_end(span, end, now_ns) < 0 || cpu_end(spans, span, end, moment) < 0)
 		return -1;
 	pool_count_growth(&spans->pool, span, capacity);
 	if (!span->process)

@@ -31,6 +31,7 @@ struct spans {
 	struct bytes buffers_name; /* of this folder's buffers, and */
 	uint64_t buffers;	   /* the key of that */
 	struct gaps gaps;
+	struct cpu cpu;
 	struct bytes scratch;
 	struct output *output;
 	const struct relay_clock *clock;
@@ -46,10 +47,12 @@ void spans_free(struct spans *spans);
 /* A trace folder begins; its buffers are known by that name. */
 int spans_begin_folder(struct spans *spans, const char *buffers);
 
-/* The events. Bytes named attributes must have been checked; `now_ns` is the event's own time. */
+/* The events. Bytes named attributes must have been checked; `now_ns` is the event's own time.
+ * `moment` is what it takes to tell the span what its thread did; NULL: it is not told. */
 int spans_start(struct spans *spans, const struct k8s_tracing_start *start, uint64_t instance_id,
-		int64_t now_ns);
-int spans_end(struct spans *spans, const struct k8s_tracing_end *end, int64_t now_ns);
+		int64_t now_ns, const struct cpu_moment *moment);
+int spans_end(struct spans *spans, const struct k8s_tracing_end *end, int64_t now_ns,
+	      const struct cpu_moment *moment);
 int spans_event(struct spans *spans, const struct k8s_tracing_event *event, int64_t now_ns);
 int spans_link(struct spans *spans, const struct k8s_tracing_link *link, int64_t now_ns);
 
@@ -57,8 +60,10 @@ int spans_link(struct spans *spans, const struct k8s_tracing_link *link, int64_t
 void spans_see(struct spans *spans, int64_t now_ns);
 
 /* LTTng lost so many events of this folder's (0: it does not know how many), at some time between
- * these two. What was running then is marked. */
-void spans_lost(struct spans *spans, uint64_t events, int64_t begin_ns, int64_t end_ns);
+ * these two; the second is `until` by the trace's clock. What was running then is marked, and not
+ * told what its thread did. */
+void spans_lost(struct spans *spans, uint64_t events, int64_t begin_ns, int64_t end_ns,
+		uint64_t until);
 
 /* A trace folder, or all folders of a chunk, were read to their end. */
 int spans_end_folder(struct spans *spans);

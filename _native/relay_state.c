@@ -11,7 +11,7 @@
 #include "relay_parts.h"
 
 #define MAGIC UINT64_C(0x3179616c65527473) /* "stRelay1" */
-#define VERSION 1
+#define VERSION 2
 #define HEADER_NUMBERS 4
 #define HEADER_SIZE (HEADER_NUMBERS * sizeof(uint64_t))
 
@@ -42,14 +42,43 @@ static void span_record(struct archive *archive, struct span *span)
 	byte_string(archive, &span->fields, 0);
 }
 
+/* Where an open span began, for what its thread did. */
+static void place_record(struct archive *archive, struct cpu_moment *start, bool *shared)
+{
+	NUMBER(archive, start->origin.vtid);
+	if (!start->origin.vtid)
+		return;
+	NUMBER(archive, start->origin.vpid);
+	NUMBER(archive, start->origin.pid_ns);
+	NUMBER(archive, start->ns);
+	NUMBER(archive, *shared);
+}
+
+static void restore_place(struct archive *archive, struct spans *spans, struct span *span)
+{
+	struct cpu_moment start = {0};
+	bool shared = false;
+
+	place_record(archive, &start, &shared);
+	if (!start.origin.vtid || failed(archive))
+		return;
+	if (span->list != &spans->open || !cpu_is_place(&start))
+		archive->invalid = true;
+	else if (cpu_put_back(&spans->cpu, span, &start, shared) < 0)
+		archive->no_memory = true;
+}
+
 static void save_list(struct archive *archive, const struct span_list *list)
 {
 	number(archive, list->count);
 	for (struct span *span = list->first; span; span = span->next) {
+		struct cpu_moment start = cpu_place(span);
+
 		number(archive, span->span_id);
 		if (span->process)
 			number(archive, span->process->instance_id);
 		span_record(archive, span);
+		place_record(archive, &start, &span->cpu.shared);
 	}
 }
 
@@ -88,6 +117,7 @@ static void restore_span(struct archive *archive, struct spans *spans, struct sp
 	capacity = span->fields.capacity;
 	span_record(archive, span);
 	pool_count_growth(&spans->pool, span, capacity);
+	restore_place(archive, spans, span);
 	archive->invalid |= !encode_wrote(span) || !belongs(spans, span);
 }
 
@@ -235,6 +265,7 @@ static void save_gaps(struct archive *archive, struct gaps *gaps)
 		byte_string(archive, &name, 0);
 		number(archive, buffers->lost_events);
 		number(archive, buffers->gaps);
+		number(archive, buffers->until_ns);
 	}
 }
 
@@ -253,6 +284,8 @@ static void restore_buffers(struct archive *archive, struct gaps *gaps)
 	if (buffers) {
 		buffers->lost_events += read_number(archive);
 		buffers->gaps += read_number(archive);
+		buffers->until_ns = read_number(archive);
+		archive->invalid |= buffers->until_ns < 0;
 	} else {
 		archive->no_memory = true;
 	}
@@ -293,6 +326,13 @@ static void relay_record(struct archive *archive, struct relay *relay)
 	NUMBER(archive, relay->spans.processes_gone);
 }
 
+/* Times of CLOCK_MONOTONIC and numbers of threads mean nothing in another one. */
+static void boot_record(struct archive *archive, uint64_t *boot_id)
+{
+	NUMBER(archive, boot_id[0]);
+	NUMBER(archive, boot_id[1]);
+}
+
 static void write_header(struct bytes *state)
 {
 	const uint8_t *body = state->data + HEADER_SIZE;
@@ -324,6 +364,7 @@ int relay_save(struct relay *relay, const uint8_t *chunks, uint64_t size, struct
 	save_losses(&archive, &relay->ctf.loss);
 	save_gaps(&archive, &relay->spans.gaps);
 	save_processes(&archive, &relay->output.processes);
+	boot_record(&archive, relay->spans.cpu.boot_id);
 	save_list(&archive, &relay->spans.open);
 	save_list(&archive, &relay->spans.reported);
 	save_list(&archive, &relay->spans.held);
@@ -367,6 +408,7 @@ int relay_restore(struct relay *relay, const uint8_t *bytes, uint64_t size)
 {
 	struct archive archive = {.at = bytes + HEADER_SIZE, .end = bytes + size};
 	const char *why = check_header(bytes, size);
+	uint64_t boot_id[2] = {0};
 
 	if (relay->in_chunk || relay->spans.chunk || relay->output.processes.table.count)
 		return relay_fail(relay, "a state can be restored only before the first chunk");
@@ -377,6 +419,7 @@ int relay_restore(struct relay *relay, const uint8_t *bytes, uint64_t size)
 	restore_losses(&archive, &relay->ctf.loss);
 	restore_gaps(&archive, &relay->spans.gaps);
 	restore_processes(&archive, &relay->output);
+	boot_record(&archive, boot_id);
 	restore_list(&archive, &relay->spans, &relay->spans.open);
 	restore_list(&archive, &relay->spans, &relay->spans.reported);
 	restore_list(&archive, &relay->spans, &relay->spans.held);
@@ -385,6 +428,8 @@ int relay_restore(struct relay *relay, const uint8_t *bytes, uint64_t size)
 		return refuse(relay, "out of memory");
 	if (archive.invalid || archive.at != archive.end)
 		return refuse(relay, "the saved state is damaged: it contradicts itself");
+	if (memcmp(boot_id, relay->spans.cpu.boot_id, sizeof(boot_id)) != 0)
+		cpu_forget(&relay->spans);
 	return 0;
 }
 

@@ -39,9 +39,12 @@ static void count_lost(struct ctf *ctf, struct stream *stream)
 	int64_t before_ns = loss->end_ns;
 	int64_t begin_ns = metadata_time_ns(&ctf->metadata, stream->clock);
 	int64_t end_ns = INT64_MAX;
+	uint64_t until = stream->clock;
 
-	if (stream->end_clock != UINT64_MAX)
+	if (stream->end_clock != UINT64_MAX) {
 		end_ns = loss->end_ns = metadata_time_ns(&ctf->metadata, stream->end_clock);
+		until = stream->end_clock;
+	}
 	if (slots->packet_seq_num != CTF_NO_SLOT)
 		packets = loss_packets(loss, number, slots->seq_num_bits);
 	if (slots->events_discarded != CTF_NO_SLOT)
@@ -49,9 +52,9 @@ static void count_lost(struct ctf *ctf, struct stream *stream)
 					slots->discarded_bits, number == 0);
 	ctf->stats->lost_packets += packets;
 	if (packets)
-		spans_lost(ctf->spans, 0, before_ns, begin_ns);
+		spans_lost(ctf->spans, 0, before_ns, begin_ns, stream->clock);
 	if (events)
-		spans_lost(ctf->spans, events, before_ns, end_ns);
+		spans_lost(ctf->spans, events, before_ns, end_ns, until);
 }
 
 /* Its header; NULL, or what is wrong with it. */

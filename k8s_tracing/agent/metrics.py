@@ -43,6 +43,9 @@ _RELAY_COUNTERS = {
     "invalid_events": "Events without ids or with a wrong layout, dropped.",
     "discarded_events": "Events that LTTng discarded because its buffers were full.",
     "lost_packets": "Sub-buffers of events that LTTng lost.",
+    "cpu_told": "Spans that say what their thread did meanwhile, by the kernel's scheduler.",
+    "cpu_shared": "Spans that say instead that they shared their thread with others.",
+    "cpu_unknown": "Spans that had their thread for themselves, but of which the scheduler could not say what it did.",
 }
 _RELAY_GAUGES = {
     "open_spans": "Spans that have started and not ended.",

@@ -92,10 +92,34 @@ class RelayStats:
     contradicting_processes: int
     unreadable_packets: int
     disordered_events: int
+    cpu_told: int
+    cpu_shared: int
+    cpu_unknown: int
     open_spans: int
     waiting_spans: int
     orphans: int
     reported_spans: int
+
+
+@dataclass(frozen=True, slots=True)
+class CpuTimes:
+    """Somebody who follows the kernel's scheduler: the relay asks what a span's thread did meanwhile.
+
+    Attributes:
+        function: The address of a C function, `cpu_times` of `struct relay_options`. It is called without the GIL, by
+            the thread that reads.
+        scheduler: The address that is its first argument.
+        shortest_ns: Shorter spans are not told.
+        owner: Who both belong to: the relay keeps the object.
+    """
+
+    function: int
+    scheduler: int
+    shortest_ns: int
+    owner: object = None
+
+
+_CPU_TIMES = "int (*)(void *, uint64_t, int64_t, int64_t, int64_t, int64_t, int64_t *)"
 
 
 class Relay(Closing):
@@ -110,6 +134,8 @@ class Relay(Closing):
         max_age_s: A span that is open for so long is reported as unfinished. An hour is more than any timeout of a
             request; what does take longer (a websocket, a batch job) is seen while it runs, and sent again at its end.
         identify: Asked for the resource of each process before any of its spans is handed out.
+        cpu_times: Asked what the thread of a span did, for each that began and ended on one thread of this machine and
+            had it for itself. Only of traces of LTTng's own clock, recorded since this machine was started.
 
     Raises:
         K8sTracingError: The native library is missing or cannot be loaded.
@@ -123,9 +149,11 @@ class Relay(Closing):
         wait_s: float = 15.0,
         max_age_s: float = 3600.0,
         identify: Identify | None = None,
+        cpu_times: CpuTimes | None = None,
     ) -> None:
         self._identify = identify
         self._ffi, self._lib = load("relay")
+        self._cpu_times = times = cpu_times or CpuTimes(0, 0, 0)
         options = self._ffi.new(
             "struct relay_options *",
             {
@@ -134,6 +162,9 @@ class Relay(Closing):
                 "wait_ns": int(wait_s * 1e9),
                 "max_age_ns": int(max_age_s * 1e9),
                 "identify": identify is not None,
+                "cpu_times": self._ffi.cast(_CPU_TIMES, times.function),
+                "scheduler": self._ffi.cast("void *", times.scheduler),
+                "cpu_shortest_ns": times.shortest_ns,
             },
         )
         self._relay = self._lib.relay_new(options)

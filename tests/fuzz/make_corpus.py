@@ -6,6 +6,7 @@ fuzz_relay.c says what an input consists of. Inputs that once showed a fault are
 """
 
 import itertools
+import re
 import struct
 import sys
 import tempfile
@@ -13,6 +14,7 @@ from pathlib import Path
 from uuid import UUID
 
 from tests.support.ctf import Event, Packet, Style, write_trace
+from tests.support.scheduler import CONTEXTS, on
 from tests.support.spans import MS, S, announced, attributes, end, event, start
 
 HERE = Path(__file__).parent
@@ -43,11 +45,35 @@ def seeds() -> dict[str, bytes]:
     ):
         style = Style(order, natural, header, {"vpid": "i32", "name": "text"}, UUID(int=3))
         name = f"{order}-{'natural' if natural else 'packed'}-{header}"
-        found[name] = _input(style)
+        found[name] = _input(style, _packets())
+    style = Style(context=CONTEXTS, clock_uuid=golden_clock())
+    found["threads"] = _input(style, [Packet(_threads()), Packet(_threads(9 * S), number=2)])
     return found
 
 
-def _input(style: Style) -> bytes:
+def golden_clock() -> UUID:
+    """The id of the boot in which the golden trace was recorded: fuzz_relay.c says that it is this one."""
+    metadata = (golden_folder() / "metadata").read_bytes()
+    found = re.search(rb'clock \{\s*name = "monotonic";\s*uuid = "([^"]*)"', metadata)
+    assert found
+    return UUID(found[1].decode())
+
+
+def _threads(at_ns: int = 0) -> list[Event]:
+    """Spans that have their threads for themselves, and such as share them."""
+    begin = 10 * (at_ns > 0) + 1
+    a, b, c, d = range(begin, begin + 4)
+    return [
+        *on(1, *announced(at_ns), start(a, at_ns), start(b, at_ns + 1, parent_span_id=a)),
+        *on(2, start(c, at_ns + 2)),
+        *on(1, end(b, at_ns + 3, attributes=attributes(key="value"))),
+        *on(2, start(d, at_ns + 4)),
+        *on(1, end(a, at_ns + 5)),
+        *on(2, end(c, at_ns + 6), end(d, at_ns + 7)),
+    ]
+
+
+def _packets() -> list[Packet]:
     told: list[Event] = [
         *announced(),
         start(1, 1),
@@ -55,10 +81,13 @@ def _input(style: Style) -> bytes:
         event("span_link", 3, span_id=1, linked_span_id=5, attributes=b""),
         end(1, MS, attributes=attributes(key="value"), status=2, status_message="why"),
     ]
-    packets = [
+    return [
         Packet(told, number=1, events_discarded=1),
         Packet([start(2, 9 * S), end(2, 10 * S, op_name="renamed")], number=3, events_discarded=4),
     ]
+
+
+def _input(style: Style, packets: list[Packet]) -> bytes:
     with tempfile.TemporaryDirectory() as name:
         folder = write_trace(Path(name), [packets], style=style)
         metadata = (folder / "metadata").read_bytes()

@@ -58,9 +58,11 @@ CORE = (
 )
 RELAY = (
     "tests/unit/agent/test_relay.py",
+    "tests/unit/agent/test_relay_cpu.py",
     "tests/unit/agent/test_relay_losses.py",
     "tests/unit/agent/test_relay_state.py",
     "tests/unit/agent/test_relay_unfinished.py",
+    "tests/property/test_relay_cpu.py",
     "tests/property/test_relay_pairing.py",
 )
 

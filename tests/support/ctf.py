@@ -105,6 +105,8 @@ class Style:
         context: The fields of the event context, by their types.
         uuid: Of the trace; the same in all chunks of a session.
         long_bits: Size of `unsigned long`, which counts discarded events.
+        clock_uuid: Of its clock; LTTng's has the id of the boot.
+        clock_offset_s: What is added to the times that are recorded.
     """
 
     byte_order: str = "le"
@@ -113,6 +115,8 @@ class Style:
     context: Layout = field(default_factory=dict)
     uuid: UUID | None = None
     long_bits: int = 64
+    clock_uuid: UUID | None = None
+    clock_offset_s: int = 0
 
     def align(self, kind: str) -> int:
         """The alignment of a type in bits."""
@@ -268,6 +272,9 @@ def metadata(layouts: Mapping[str, Layout] = LAYOUTS, style: Style = PLAIN) -> s
         for bits in (27, 32, 64)
     ]
     id_of_trace = f'uuid = "{style.uuid}";' if style.uuid else ""
+    clock = f'uuid = "{style.clock_uuid}"; ' if style.clock_uuid else ""
+    if style.clock_offset_s:
+        clock += f"offset_s = {style.clock_offset_s}; "
     id_of_packet = "uint8_t uuid[16];" if style.uuid else ""
     context = f"event.context := {struct(style.context)};" if style.context else ""
     events = "".join(
@@ -286,7 +293,7 @@ def metadata(layouts: Mapping[str, Layout] = LAYOUTS, style: Style = PLAIN) -> s
             f"packet.header := struct {{ uint32_t magic; {id_of_packet} uint32_t stream_id;",
             "uint64_t stream_instance_id; }; };",
             'env { domain = "ust"; tracer_name = "lttng-ust"; tracer_major = 2; tracer_minor = 13; };',
-            'clock { name = "monotonic"; freq = 1000000000; offset = 0; };',
+            f'clock {{ name = "monotonic"; {clock}freq = 1000000000; offset = 0; }};',
             *clocks,
             f"struct event_header {header}",
             f"stream {{ id = 0; event.header := struct event_header; {context}",

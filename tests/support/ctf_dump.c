@@ -11,7 +11,7 @@
 #include "relay_ctf.h"
 #include "relay_events.h"
 
-int events_bind(struct metadata *metadata)
+int events_bind(struct ctf *ctf)
 {
 	return 0;
 }
@@ -25,7 +25,8 @@ void spans_see(struct spans *spans, int64_t now_ns)
 {
 }
 
-void spans_lost(struct spans *spans, uint64_t events, int64_t begin_ns, int64_t end_ns)
+void spans_lost(struct spans *spans, uint64_t events, int64_t begin_ns, int64_t end_ns,
+		uint64_t until)
 {
 }
 

@@ -11,6 +11,7 @@ from k8s_tracing.agent.relay import Relay
 from k8s_tracing.errors import RelayError
 from tests.support.ctf import write_trace
 from tests.support.spans import MS, S, announced, attributes, decode, end, event, start
+from tests.support.states import signed
 
 
 @pytest.fixture(scope="module")
@@ -116,19 +117,6 @@ def test_every_damaged_byte_is_noticed(state: bytes) -> None:
             damaged = state[:at] + bytes([state[at] ^ 0x40]) + state[at + 1 :]
             with pytest.raises(RelayError):
                 relay.restore(damaged)
-
-
-def checksum(body: bytes) -> int:
-    """The same as relay_state.c's."""
-    total = len(body)
-    for (word,) in struct.iter_unpack("<Q", body + bytes(-len(body) % 8)):
-        total = (total ^ word) * 0x9E3779B97F4A7C15 & (1 << 64) - 1
-        total ^= total >> 32
-    return total
-
-
-def signed(state: bytes, body: bytes) -> bytes:
-    return state[:16] + struct.pack("<QQ", len(body), checksum(body)) + body
 
 
 def test_the_checksum_is_what_it_is_said_to_be(state: bytes) -> None:
