@@ -42,12 +42,10 @@ class Identities:
     """Says what the resource of each process is.
 
     Attributes:
-        resolved: Processes whose container was found.
-        replaced: Those whose own word on it was another one.
+        replaced: Processes whose own word on their container was another one than the node's.
     """
 
     def __init__(self, proc: Proc) -> None:
-        self.resolved = 0
         self.replaced = 0
         self._proc = proc
         # For processes that are gone before anybody looks: who else was in the namespaces, and when.
@@ -63,7 +61,6 @@ class Identities:
         container = self.container(process)
         if container is None:
             return None
-        self.resolved += 1
         true = {POD_UID: container.pod_uid}
         if container.container_id:
             true[CONTAINER_ID] = container.container_id

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 DEFAULT_SESSION = "k8s-tracing"
 DEFAULT_LISTEN = "127.0.0.1:4319"
-INGRESS_PORT = 5514
+INGRESS_PORT = 5514  # the number is in no registry
 VARIABLE_PREFIX = "K8S_TRACING_AGENT_"
 
 _UNITS = {"": 1} | {

@@ -77,7 +77,6 @@ class OtlpIntake(Closing):
         self._bytes = 0
         self._is_stopped = False
         self._intake = Intake(self._take)
-        self._grpc = grpc
         self._server: uvicorn.Server | None = None
         self._thread: threading.Thread | None = None
         with ExitStack() as stack:

@@ -172,19 +172,6 @@ def whole_number(text: str) -> int:
     return max(-MAX_TIME_NS, min(int(text), MAX_TIME_NS))
 
 
-def truth(text: str) -> bool:
-    """Return what Go takes for a truth value.
-
-    Raises:
-        ValueError: It is none.
-    """
-    if text in ("1", "t", "T", "true", "TRUE", "True"):
-        return True
-    if text in ("0", "f", "F", "false", "FALSE", "False"):
-        return False
-    raise ValueError(f"{text!r:.80} is not true or false")
-
-
 def microseconds_ns(text: str) -> int:
     """Return the ns of a whole number of microseconds."""
     return max(0, min(whole_number(text) * 1000, MAX_TIME_NS))

@@ -47,7 +47,6 @@ class Summary:
     Attributes:
         id: The store's own.
         services: Spans, and failed ones among them, by service.
-        received_s: When its first span came, in s since the Unix epoch.
     """
 
     id: int
@@ -60,7 +59,6 @@ class Summary:
     root_service: str
     root_operation: str
     services: Mapping[str, tuple[int, int]]
-    received_s: int
 
 
 class Search:
@@ -280,8 +278,8 @@ def _summaries(db: sqlite3.Connection, traces: Iterable[int]) -> Iterator[Summar
     names: dict[int, str] = {}
     for trace in traces:
         row = db.execute(
-            "SELECT t.id, trace_id, start_ns, end_ns, spans, errors, unfinished, s.name, o.name, services, "
-            "received_s FROM trace t JOIN operation o ON o.id = root JOIN service s ON s.id = o.service "
+            "SELECT t.id, trace_id, start_ns, end_ns, spans, errors, unfinished, s.name, o.name, services "
+            "FROM trace t JOIN operation o ON o.id = root JOIN service s ON s.id = o.service "
             "WHERE t.id = ?",
             (trace,),
         ).fetchone()
@@ -291,7 +289,7 @@ def _summaries(db: sqlite3.Connection, traces: Iterable[int]) -> Iterator[Summar
         if any(number not in names for number, *_ in services):
             names.update(db.execute("SELECT id, name FROM service").fetchall())
         counts = {names[number]: (spans, errors) for number, spans, errors in services}
-        yield Summary(*(*row[:9], counts, row[10]))
+        yield Summary(*(*row[:9], counts))
 
 
 def _trace(db: sqlite3.Connection, trace: int, spans: int) -> ExportTraceServiceRequest:

@@ -26,9 +26,6 @@ from k8s_tracing.record import SpanRecord
 
 log = logging.getLogger(__name__)
 
-#: Where proxies log to by default; the number is in no registry.
-DEFAULT_PORT = 5514
-
 MAX_CONNECTIONS = 64
 BATCH_SPANS = 512
 BATCH_S = 0.25  # what came through the proxy on one connection is joined by the first that is known
