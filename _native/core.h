@@ -202,16 +202,29 @@ Span *span_alloc(void);
 void span_free(Span *span);
 int span_start(Span *span, const struct span_start *start);
 int span_finish(Span *span);
-/* Of a recording span that has not ended; past the limits they are counted and dropped. */
-int span_event(Span *span, PyObject *name, PyObject *attributes, int64_t time_ns);
-int span_link(Span *span, PyObject *span_context, PyObject *attributes);
 /* How many of `count` were dropped. */
 uint16_t over(uint16_t count, uint16_t limit);
+/* The trace state's header, as a field of a span or of a link. */
+int trace_state_append(struct attributes *attributes, PyObject *trace_state);
 /* Nanoseconds; 0 for NULL, None, and what cannot be a time. */
 int64_t time_argument(PyObject *time);
 
 /* Both halves of the trace id, as an int. */
 PyObject *span_trace_id(const Span *span);
+
+/* What the span is told to; NULL: nobody, as for a span of the process that was forked. */
+static inline const struct k8s_tracing_provider *span_provider(const Span *span)
+{
+	return span->emitted && span->generation == core.generation ? core.provider : NULL;
+}
+
+/* ---- span_details.c ---------------------------------------------------------------- */
+
+/* Of a recording span that has not ended; past the limits they are counted and dropped. */
+int span_event(Span *span, PyObject *name, PyObject *attributes, int64_t time_ns);
+int span_link(Span *span, PyObject *span_context, PyObject *attributes);
+/* OpenTelemetry's Link objects, as they are given to start_span(). */
+int span_links(Span *span, PyObject *links);
 
 /* ---- cpu.c ------------------------------------------------------------------------- */
 
