@@ -3,8 +3,11 @@
  * The extension module k8s_tracing._core: the span path of CPython.
  *
  *	attributes.c  OTLP bytes of attributes, written when they are set
+ *	values.c      what may be an attribute's value
+ *	attributes_read.c  attributes as Python's again
  *	context.c     the one variable that holds the current span, and OpenTelemetry's view of it
  *	span.c        the life of a span
+ *	span_details.c  its links and events
  *	span_type.c   the Span type, its face to Python
  *	sampling.c    whether a span is recorded
  *	cpu.c         where a request's time went
