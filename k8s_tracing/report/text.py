@@ -7,13 +7,13 @@ stands before the name where it is another one than the parent's.
 
 from __future__ import annotations
 
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
 from k8s_tracing.record import AttributeValue, EventRecord, SpanRecord
+from k8s_tracing.report.cells import cells_of, clean, fit
 
 _DURATION_WIDTH = 8
 _GAP = "  "
@@ -106,7 +106,7 @@ class _Row:
     @property
     def cells(self) -> int:
         """How many columns it takes; each character of the tree's lines takes one, and there may be thousands."""
-        return len(self.prefix) + _cells(
+        return len(self.prefix) + cells_of(
             " ".join(filter(None, (self.service, self.label, self.note)))
         )
 
@@ -202,9 +202,9 @@ def _legend(counts: Mapping[str, int], paint: _Paint, width: int) -> Iterator[st
     """The services in their colours with their numbers of spans, in as many lines as it takes."""
     line, used = "", 0
     for service, count in counts.items():
-        name = _fit(_clean(service), width // 2)
+        name = fit(clean(service), width // 2)
         item = f"{paint(name, paint.service(service))} {count}"
-        cells = _cells(name) + 1 + len(str(count))
+        cells = cells_of(name) + 1 + len(str(count))
         if used and used + 3 + cells > width:
             yield line
             line, used = "", 0
@@ -252,8 +252,8 @@ def _span_row(span: SpanRecord, prefix: str, service_above: str, ids: set[str]) 
     return _Row(
         prefix=prefix,
         span=span,
-        service="" if span.service_name == service_above else _clean(span.service_name),
-        label=("✗ " if is_error else "") + (_clean(span.name) or "(no name)"),
+        service="" if span.service_name == service_above else clean(span.service_name),
+        label=("✗ " if is_error else "") + (clean(span.name) or "(no name)"),
         note=" ".join(notes),
         is_error=is_error,
     )
@@ -261,7 +261,7 @@ def _span_row(span: SpanRecord, prefix: str, service_above: str, ids: set[str]) 
 
 def _detail_rows(span: SpanRecord, prefix: str, events: bool) -> Iterator[_Row]:
     if span.status == "ERROR" and span.status_message:
-        message = _clean(span.status_message.partition("\n")[0])
+        message = clean(span.status_message.partition("\n")[0])
         yield _Row(prefix, span, "", message, is_span=False, is_error=True)
     if events:
         for event in span.events:
@@ -270,10 +270,10 @@ def _detail_rows(span: SpanRecord, prefix: str, events: bool) -> Iterator[_Row]:
 
 def _event_text(span: SpanRecord, event: EventRecord) -> str:
     attributes = " ".join(
-        f"{_clean(key)}={_clean(_short(value))}" for key, value in event.attributes.items()
+        f"{clean(key)}={clean(_short(value))}" for key, value in event.attributes.items()
     )
     after = format_duration(max(event.time_ns - span.start_time_ns, 0))
-    return f"· +{after} {_clean(event.name)} {attributes}".rstrip()
+    return f"· +{after} {clean(event.name)} {attributes}".rstrip()
 
 
 def _short(value: AttributeValue) -> str:
@@ -286,14 +286,14 @@ def _line(row: _Row, frame: _Frame, paint: _Paint, layout: _Layout) -> str:
     prefix = _fit_end(row.prefix, max(width // 2, width - row.cells + len(row.prefix)))
     room = width - len(prefix)
     if not row.is_span:
-        return paint(prefix, _DIM) + paint(_fit(row.label, room), _RED if row.is_error else _DIM)
+        return paint(prefix, _DIM) + paint(fit(row.label, room), _RED if row.is_error else _DIM)
     color = paint.service(row.span.service_name)
     line = paint(prefix, _DIM)
     for text, codes in _parts(row, color):
         if text and room > 0:
-            shown = _fit(text, room)
+            shown = fit(text, room)
             line += paint(shown, *codes) + " "
-            room -= _cells(shown) + 1
+            room -= cells_of(shown) + 1
     left, bar = frame.bar(row.span, layout.bar)
     line += " " * max(room, 0) + _GAP[: min(room, 0) + len(_GAP)]
     line += format_duration(row.span.duration_ns).rjust(_DURATION_WIDTH) + _GAP
@@ -310,39 +310,6 @@ def _parts(row: _Row, color: str) -> tuple[tuple[str, tuple[str, ...]], ...]:
 
 def _plural(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
-
-
-def _clean(text: str) -> str:
-    """Names come from anywhere: what could drive the terminal is not printed as it is."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
-
-
-def _cells(text: str) -> int:
-    """How many columns a text takes."""
-    if text.isascii():
-        return len(text)
-    return sum(_cell(c) for c in text)
-
-
-def _cell(character: str) -> int:
-    if unicodedata.combining(character):
-        return 0
-    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
-
-
-def _fit(text: str, cells: int) -> str:
-    """Cut a text that is too long, at its end."""
-    if _cells(text) <= cells:
-        return text
-    kept, used = "", 1
-    for character in text:
-        used += _cell(character)
-        if used > cells:
-            break
-        kept += character
-    return kept + "…"
 
 
 def _fit_end(prefix: str, cells: int) -> str:
