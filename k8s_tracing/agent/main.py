@@ -29,8 +29,9 @@ from k8s_tracing.agent.metrics import Metrics
 from k8s_tracing.agent.pipeline import Pipeline
 from k8s_tracing.agent.processes import Proc
 from k8s_tracing.agent.progress import ERASE_LINE, ProgressLine
+from k8s_tracing.agent.protocols import DataPlane
 from k8s_tracing.agent.relay import Process, Relay
-from k8s_tracing.agent.service import DRAIN_S, DataPlane
+from k8s_tracing.agent.service import DRAIN_S
 from k8s_tracing.agent.spool import Spool
 from k8s_tracing.agent.stopping import Stop
 from k8s_tracing.agent.supervisor import SessionStatus, Supervisor

@@ -14,10 +14,11 @@ from prometheus_client.registry import Collector
 
 from k8s_tracing.agent.identity import service_name
 from k8s_tracing.agent.outbox import Outbox
+from k8s_tracing.agent.protocols import DataPlane
 from k8s_tracing.agent.relay import Loss, RelayStats
 from k8s_tracing.agent.room import Room
 from k8s_tracing.agent.sender import Sender
-from k8s_tracing.agent.service import Counts, DataPlane
+from k8s_tracing.agent.service import Counts
 from k8s_tracing.agent.spool import Spool
 from k8s_tracing.agent.supervisor import SessionStatus
 

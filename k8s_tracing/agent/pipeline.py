@@ -12,10 +12,11 @@ from k8s_tracing.agent.lifetime import Lifetimes
 from k8s_tracing.agent.metrics import Sources
 from k8s_tracing.agent.outbox import Outbox
 from k8s_tracing.agent.progress import ProgressLine
+from k8s_tracing.agent.protocols import DataPlane
 from k8s_tracing.agent.relay import Relay, RelayStats
 from k8s_tracing.agent.room import Room, limits_for
 from k8s_tracing.agent.sender import Sender
-from k8s_tracing.agent.service import Agent, DataPlane, resume
+from k8s_tracing.agent.service import Agent, resume
 from k8s_tracing.agent.spool import Spool
 from k8s_tracing.agent.stopping import Stop
 from k8s_tracing.agent.supervisor import SessionStatus

@@ -12,13 +12,12 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Protocol
 
 from k8s_tracing.agent.batch import Batch, BatchWriter
 from k8s_tracing.agent.outbox import Outbox
+from k8s_tracing.agent.protocols import DataPlane, Relay, Request
 from k8s_tracing.agent.room import Room
 from k8s_tracing.agent.sender import Sender
 from k8s_tracing.agent.spool import Chunk, Spool
@@ -32,84 +31,6 @@ ROOM_S = 1.0  # how often the spool's size is looked at where nothing is added
 DRAIN_S = 10.0
 
 _BATCHES_BELOW = "outbox/"
-
-
-class Request(Protocol):
-    """An encoded OTLP request."""
-
-    @property
-    def body(self) -> bytes:
-        """An ExportTraceServiceRequest."""
-
-    @property
-    def spans(self) -> int:
-        """How many spans it has."""
-
-
-class Relay(Protocol):
-    """What makes requests of chunks; agent/relay.py."""
-
-    def read(self, path: Path) -> Iterable[Request]:
-        """Read one chunk."""
-
-    def read_nothing(self, path: Path) -> Iterable[Request]:
-        """Take note of a chunk without traces: time goes on."""
-
-    def finish(self, *, unfinished: bool) -> Iterable[Request]:
-        """Hand out what has ended, and what is still open if asked."""
-
-    def save(self, chunks: Iterable[str]) -> bytes:
-        """What it knows, for an agent that goes on with it, and what that covers."""
-
-    def restore(self, state: bytes) -> None:
-        """Go on with what another one knew."""
-
-    @property
-    def chunks(self) -> frozenset[str]:
-        """What the restored state covers."""
-
-
-class Figure(Protocol):
-    """One thing that is counted.
-
-    Attributes:
-        is_total: It only grows; else it is what is now.
-    """
-
-    name: str
-    text: str
-    value: float
-    labels: Sequence[tuple[str, str]]
-    is_total: bool
-
-
-class DataPlane(Protocol):
-    """What is seen between the services; k8s_tracing/dataplane/plane.py."""
-
-    @property
-    def otlp_addresses(self) -> Sequence[str]:
-        """URLs at which it takes OTLP."""
-
-    def start(self) -> None:
-        """Begin to look."""
-
-    def stop(self) -> None:
-        """Look no longer; what came in so far can still be collected."""
-
-    def fileno(self) -> int:
-        """Readable while somebody waits for `collect`."""
-
-    def collect(self) -> Iterable[Request]:
-        """What came in since the last call."""
-
-    def published(self) -> None:
-        """What `collect` returned is on disk, and will be sent whatever happens."""
-
-    def pass_on(self, body: bytes) -> tuple[bytes, int]:
-        """A request with what is known of the connections that its spans used, and how many spans that adds."""
-
-    def figures(self) -> Iterable[Figure]:
-        """What was counted."""
 
 
 @dataclass
