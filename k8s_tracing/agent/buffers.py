@@ -146,7 +146,7 @@ def shared_memory_bytes() -> int:
 
 
 def free_shared_memory_bytes() -> int:
-    """What is left of it.
+    """How much of /dev/shm is free.
 
     Raises:
         SessionError: As `shared_memory_bytes`.

@@ -102,7 +102,11 @@ class PrivateDaemon:
 
     @property
     def pid(self) -> int:
-        """The daemon's process id."""
+        """The daemon's process id.
+
+        Raises:
+            SessionError: It is not running.
+        """
         if self._process is None:
             raise SessionError("the private daemon is not running")
         return self._process.pid

@@ -56,6 +56,7 @@ class Exporter(Protocol):
         Raises:
             RetryableError: Later, perhaps.
             RefusedError: Never.
+            ExportError: No request ever: the destination cannot be used.
         """
 
     def close(self) -> None:

@@ -77,7 +77,11 @@ class Control:
         return done.stdout
 
     def query(self, *args: str, timeout_s: float = COMMAND_TIMEOUT_S) -> ElementTree.Element:
-        """Run a command through the machine interface and return its answer as XML."""
+        """Run a command through the machine interface and return its answer as XML.
+
+        Raises:
+            SessionError: As `run`, or the answer is no XML.
+        """
         answer = self.run("--mi", "xml", *args, timeout_s=timeout_s)
         try:
             return ElementTree.fromstring(answer)  # noqa: S314  written by the program that we ran
@@ -144,7 +148,11 @@ def version() -> tuple[int, int]:
 
 
 def parse_version(text: str) -> tuple[int, int]:
-    """Find the release in what `lttng --version` says."""
+    """Find the release in what `lttng --version` says.
+
+    Raises:
+        SessionError: It is not there.
+    """
     match = re.search(r"\b(\d+)\.(\d+)\.\d+", text)
     if match is None:
         raise SessionError(f"cannot tell the release of LTTng from {text.strip()!r}")

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reading the fields of a log line that came from the network: everything is checked, nothing is trusted."""
+"""Reading the fields of a log line that came from the network: everything is checked, nothing is trusted.
+
+What reads a field raises LineError where it is missing or is none of its kind.
+"""
 
 from __future__ import annotations
 
