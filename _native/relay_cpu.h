@@ -17,7 +17,6 @@
 #include "relay.h"
 #include "relay_process.h"
 
-struct cpu_thread;
 struct ctf_clock;
 struct span;
 struct spans;
@@ -26,6 +25,13 @@ struct spans;
 struct cpu_moment {
 	struct relay_origin origin;
 	int64_t ns;
+};
+
+/* A thread that spans are open on. */
+struct cpu_thread {
+	struct relay_origin origin;
+	struct span *first, *last; /* by their start */
+	struct span *alone;	   /* all above it are shared */
 };
 
 /* The place of a span that is open. */
@@ -37,11 +43,21 @@ struct span_cpu {
 };
 
 struct cpu {
-	struct table threads; /* those that spans are open on */
+	struct table threads;
 	bool on;
 	bool follows;	     /* the scheduler has the clock of the folder that is read */
 	uint64_t boot_id[2]; /* 0: nobody asks */
 };
+
+static inline bool same_process(const struct relay_origin *a, const struct relay_origin *b)
+{
+	return a->pid_ns == b->pid_ns && a->vpid == b->vpid;
+}
+
+static inline bool same_thread(const struct relay_origin *a, const struct relay_origin *b)
+{
+	return same_process(a, b) && a->vtid == b->vtid;
+}
 
 /* Functions that return an int return 0, or -1 without memory. */
 int cpu_init(struct cpu *cpu, const struct relay_options *options);

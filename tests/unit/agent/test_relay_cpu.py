@@ -176,6 +176,12 @@ class TestWhichSpans:
             assert told(spans) == {7: {}}
             assert counted(relay.stats) == (0, 0, 0)
 
+    def test_not_even_of_a_clock_without_an_id(self, tmp_path):
+        style = replace(STYLE, clock_uuid=UUID(int=0))
+        with Relay() as relay:
+            path = chunk(tmp_path, on(1, *announced(), start(7), end(7)), style=style)
+            assert told(read_all(relay, path)) == {7: {}}
+
     @pytest.mark.parametrize(("duration_ns", "kind"), [(MS, "told"), (MS - 1, "nothing")])
     def test_of_that_length(self, tmp_path, duration_ns, kind):
         spans, _ = read(tmp_path, *on(1, start(7), end(7, duration_ns)), shortest_ns=MS)
@@ -308,6 +314,24 @@ class TestNeverTwice:
         events = [start(1), start(2, 1), end(2, 2), start(3, 3, parent_span_id=1), end(3, 4)]
         spans, _ = read(tmp_path, *on(1, *events, end(1, 5)))
         assert kinds(spans) == {1: "shared", 2: "shared", 3: "told"}
+
+    @pytest.mark.parametrize(("depth", "kind"), [(2, "told"), (64, "told"), (65, "shared")])
+    def test_alone_again_below_many_that_were_not(self, tmp_path, depth, kind):
+        """So many ancestors are followed to see that all that is open is one."""
+        starts = [start(n, n, parent_span_id=n - 1) for n in range(1, depth + 1)]
+        other = [start(500, 500), end(500, 501)]
+        last = [start(501, 502, parent_span_id=depth), end(501, 503)]
+        ends = [end(n, 600 - n) for n in range(depth, 0, -1)]
+        said = kinds(read(tmp_path, *on(1, *starts, *other, *last, *ends))[0])
+        assert said.pop(501) == kind
+        assert set(said.values()) == {"shared"}
+
+    def test_a_parent_that_ended_before_its_child(self, tmp_path):
+        """What the child begins is the first one's descendant all the same."""
+        starts = [start(n, n, parent_span_id=n - 1) for n in (1, 2, 3)]
+        events = on(1, *starts, end(2, 4), start(4, 5, parent_span_id=3))
+        spans, _ = read(tmp_path, *events, *on(1, end(4, 6), end(3, 7), end(1, 8)))
+        assert set(kinds(spans).values()) == {"told"}
 
     def test_a_child_of_the_newer_of_two_requests_is_not_alone(self, tmp_path):
         """The older one may have had the thread meanwhile."""
