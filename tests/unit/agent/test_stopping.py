@@ -4,18 +4,8 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
-
-import pytest
 
 from k8s_tracing.agent.stopping import Stop
-
-
-@pytest.fixture
-def stop() -> Iterator[Stop]:
-    stop = Stop()
-    yield stop
-    stop.close()
 
 
 def test_nobody_asked(stop: Stop) -> None:
