@@ -82,19 +82,29 @@ def _sampling(environ: Mapping[str, str]) -> Sampling | None:
     return from_name(name, environ.get("OTEL_TRACES_SAMPLER_ARG", "")) if name.strip() else None
 
 
-def _cpu_split(text: str) -> int | None:
+def shortest_ns(text: str) -> int:
+    """Read how long a span must be to be told where its time went: `1` is 1 ms, else a duration such as 500us.
+
+    Raises:
+        ValueError: It is neither.
+    """
     text = text.strip().lower()
-    if text in ("", "0", "false", "off"):
-        return None
     if text in ("1", "true", "on"):
         return _SHORTEST_SPLIT_NS
     match = re.fullmatch(r"(\d{1,9}(?:\.\d+)?)(ns|us|ms|s)", text)
     if match is None:
-        _logger.warning(
-            "%s=%r is neither 1 nor a duration such as 1ms and was ignored", _CPU_SPLIT, text
-        )
-        return None
+        raise ValueError(f"{text!r} is neither 1 nor a duration such as 1ms")
     return int(float(match[1]) * _UNITS_NS[match[2]])
+
+
+def _cpu_split(text: str) -> int | None:
+    if text.strip().lower() in ("", "0", "false", "off"):
+        return None
+    try:
+        return shortest_ns(text)
+    except ValueError as error:
+        _logger.warning("%s=%s; it was ignored", _CPU_SPLIT, error)
+        return None
 
 
 def _limits(environ: Mapping[str, str]) -> Limits:

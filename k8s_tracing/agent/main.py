@@ -114,9 +114,15 @@ def run_agent(
         containers = Containers(proc, identities)
         metrics.registry.register(containers)
 
+        def watch(process: Process) -> None:
+            containers.watch(process)
+            found = proc.find(process) if data_plane is not None else None
+            if data_plane is not None and found is not None:
+                data_plane.follow(found.pid)
+
         def identify(process: Process) -> bytes | None:
             lifetimes.watch(process)
-            containers.watch(process)
+            watch(process)
             return identities.resource(process)
 
         for delivery in deliveries:
@@ -138,7 +144,7 @@ def run_agent(
             )
         )
         for process in relay.processes():  # that an agent before us knew
-            containers.watch(process)
+            watch(process)
         # From here on a signal ends us in order; a daemon that is starting must not be left behind.
         stack.enter_context(_stopped_by_signals(stop))
         private = options.private

@@ -64,6 +64,13 @@ class DataPlane(Protocol):
     def otlp_addresses(self) -> Sequence[str]:
         """URLs at which it takes OTLP."""
 
+    @property
+    def cpu_times(self) -> tuple[int, int, int] | None:
+        """Who can tell what a thread did, for the relay: function, first argument, shortest span; None: nobody."""
+
+    def follow(self, pid: int) -> None:
+        """This process records; its id is the node's."""
+
     def start(self) -> None:
         """Begin to look."""
 

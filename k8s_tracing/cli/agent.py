@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from k8s_tracing.errors import AgentError
+from k8s_tracing.settings import shortest_ns
 
 if TYPE_CHECKING:
     from k8s_tracing.dataplane.names import Names
@@ -183,6 +184,13 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "says what the Services are called, else FILE does (docs/how-to/trace-services.md). "
         "Needs CAP_NET_ADMIN in the node's network namespace",
     },
+    "--cpu-split": {
+        "type": shortest_ns,
+        "metavar": "TIME",
+        "help": "say in each span of at least that length, such as 1ms, how long its thread ran, waited for a CPU, was "
+        "throttled and was blocked, by the kernel's scheduler. Needs root (or CAP_PERFMON, CAP_SYS_ADMIN and "
+        "CAP_SYSLOG) and the node's PID namespace",
+    },
     "--log-level": {
         "choices": ("debug", "info", "warning", "error"),
         "help": "(default: info)",
@@ -230,10 +238,12 @@ def _data_plane(given: Mapping[str, Any], stack: ExitStack) -> DataPlane | None:
     """What is watched beside the applications, as far as anything is."""
     ingress = {name: given[f"--ingress-{name}"] for name in ("udp", "tcp", "unix")}
     otlp = {f"otlp_{name}": given[f"--otlp-{name}"] for name in ("http", "grpc")}
-    if not any((*ingress.values(), *otlp.values(), given["--services"])):
+    cpu_split_ns = given["--cpu-split"]
+    if not any((*ingress.values(), *otlp.values(), given["--services"], cpu_split_ns)):
         return None
     from k8s_tracing.dataplane.names import StaticNames
     from k8s_tracing.dataplane.plane import DataPlane
+    from k8s_tracing.dataplane.scheduler import Scheduler
 
     names: Names | None = None
     if given["--services"] == Path("kubernetes"):
@@ -242,8 +252,11 @@ def _data_plane(given: Mapping[str, Any], stack: ExitStack) -> DataPlane | None:
         names = stack.enter_context(ClusterNames.in_cluster())
     elif given["--services"]:
         names = StaticNames.from_file(given["--services"])
+    scheduler = None
+    if cpu_split_ns:
+        scheduler = Scheduler(shortest_ns=cpu_split_ns, proc=given["--proc"] or Path("/proc"))
     try:
-        return stack.enter_context(DataPlane(**ingress, **otlp, names=names))
+        return stack.enter_context(DataPlane(**ingress, **otlp, names=names, scheduler=scheduler))
     except OSError as error:
         raise AgentError(
             f"cannot take log lines at {', '.join(str(place) for place in ingress.values() if place)}: {error}"

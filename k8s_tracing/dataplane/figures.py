@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from k8s_tracing.dataplane.flows import ConntrackStats, JoinStats
 from k8s_tracing.dataplane.ingress.receiver import Counts
+from k8s_tracing.dataplane.scheduler import SchedulerStats
 
 
 @dataclass(slots=True)
@@ -77,6 +78,22 @@ def of_services(heard: ConntrackStats, joined: JoinStats) -> Iterator[Figure]:
     yield Figure("service_unobserved", text, joined.unobserved)
     text = "Requests on a connection to a Service that another one had opened."
     yield Figure("service_reused", text, joined.reused)
+
+
+def of_scheduler(stats: SchedulerStats) -> Iterator[Figure]:
+    """What was heard of the kernel's scheduler."""
+    text = "Events of the kernel's scheduler that were read."
+    yield Figure("scheduler_events", text, stats.events)
+    text = "Events of the kernel's scheduler that were not read in time; spans over that time are not told."
+    yield Figure("scheduler_lost_events", text, stats.lost)
+    text = "Threads that are followed."
+    yield Figure("scheduler_threads", text, stats.threads, is_total=False)
+    text = "Threads that could not be followed: ended too soon, or one too many."
+    yield Figure("scheduler_not_followed", text, stats.not_followed)
+    text = "Containers that were throttled while their quota's timer was not known."
+    yield Figure("scheduler_unknown_timers", text, stats.timers_unknown, is_total=False)
+    text = "How far back it is known what threads did."
+    yield Figure("scheduler_remembered_seconds", text, stats.remembered_ns / 1e9, is_total=False)
 
 
 def _by_outcome(name: str, text: str, **values: float) -> Iterator[Figure]:

@@ -20,6 +20,7 @@ from k8s_tracing.dataplane.flows import Conntrack, Join, kernel_stamps, switch_o
 from k8s_tracing.dataplane.ingress.receiver import IngressReceiver
 from k8s_tracing.dataplane.names import Names
 from k8s_tracing.dataplane.request import Request
+from k8s_tracing.dataplane.scheduler import Scheduler
 from k8s_tracing.otlp import to_request
 from k8s_tracing.record import SpanRecord
 
@@ -44,6 +45,7 @@ class DataPlane(Closing):
         udp: Where ingress proxies log to, as of IngressReceiver; likewise `tcp` and `unix`.
         otlp_http: Where others send OTLP over HTTP; likewise `otlp_grpc`.
         names: What Services are called; None: connections to Services are not watched.
+        scheduler: Who follows threads; it is closed with this. None: nobody.
 
     Raises:
         OSError: It cannot listen for log lines there.
@@ -60,6 +62,7 @@ class DataPlane(Closing):
         otlp_http: tuple[str, int] | None = None,
         otlp_grpc: tuple[str, int] | None = None,
         names: Names | None = None,
+        scheduler: Scheduler | None = None,
     ) -> None:
         self._waiting: deque[Request] = deque()
         self._waiting_bytes = 0
@@ -71,7 +74,10 @@ class DataPlane(Closing):
         self._conntrack: Conntrack | None = None
         self._join: Join | None = None
         self._otlp: OtlpIntake | None = None
+        self._scheduler = scheduler
         with ExitStack() as stack:
+            if scheduler is not None:
+                stack.enter_context(scheduler)
             self._awake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
             stack.callback(os.close, self._awake)
             if udp or tcp or unix:
@@ -94,8 +100,21 @@ class DataPlane(Closing):
         """URLs at which it takes OTLP."""
         return () if self._otlp is None else self._otlp.addresses
 
+    @property
+    def cpu_times(self) -> tuple[int, int, int] | None:
+        """Who can tell what a thread did, as of Scheduler; None if nobody can."""
+        return None if self._scheduler is None else self._scheduler.cpu_times
+
+    def follow(self, pid: int) -> None:
+        """A process records; `pid` as the node numbers it."""
+        if self._scheduler is not None:
+            self._scheduler.follow(pid)
+
     def start(self) -> None:
         """Begin, and say so in the log."""
+        if self._scheduler is not None:
+            self._scheduler.start()
+            log.info("the kernel's scheduler is listened to: spans say where their time went")
         if self._ingress is not None:
             self._ingress.start()
             log.info(
@@ -114,6 +133,8 @@ class DataPlane(Closing):
     def stop(self) -> None:
         """Take nothing more in; what had come can still be collected."""
         self._stopping.set()
+        if self._scheduler is not None:
+            self._scheduler.stop()
         if self._otlp is not None:
             self._otlp.stop()
         if self._thread is not None:
@@ -167,6 +188,8 @@ class DataPlane(Closing):
             with self._lock:
                 heard = self._conntrack.stats
             yield from figures.of_services(heard, self._join.stats)
+        if self._scheduler is not None:
+            yield from figures.of_scheduler(self._scheduler.stats)
 
     def close(self) -> None:
         """Look no longer, and let go of everything."""

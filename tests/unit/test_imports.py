@@ -42,7 +42,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "distro": {"api", "instrument"},
     "instrument": {*CORE, "http", "api"},
     "receiver": {"otlp"},
-    "dataplane": {"record", "http", "libraries", "otlp", "receiver"},
+    "dataplane": {"record", "http", "libraries", "otlp", "receiver", "cgroup"},
     "agent": {*BASE, "cgroup", "libraries", "kubernetes", "procfs", "resource", "otlp", "report"},
     "report": {"record", "analysis"},
     "analysis": {"record"},

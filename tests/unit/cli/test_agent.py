@@ -9,7 +9,7 @@ import pytest
 
 from k8s_tracing.agent import main
 from k8s_tracing.cli import agent
-from k8s_tracing.dataplane import cluster, names, plane
+from k8s_tracing.dataplane import cluster, names, plane, scheduler
 from k8s_tracing.errors import AgentError
 
 PAGE = Path(__file__).parents[3] / "docs/reference/agent.md"
@@ -38,6 +38,7 @@ def parse(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> main.Options:
 
     monkeypatch.setattr(main, "run_agent", run_agent)
     monkeypatch.setattr(plane, "DataPlane", watch)
+    monkeypatch.setattr(scheduler, "Scheduler", dict)
     monkeypatch.setattr(names.StaticNames, "from_file", lambda path: path)
     assert agent.run(parser.parse_args(arguments)) == 7
     if watched:
@@ -67,6 +68,7 @@ ALL = {
     "--otlp-http": ["127.0.0.1:4318"],
     "--otlp-grpc": ["127.0.0.1:4317"],
     "--services": ["t"],
+    "--cpu-split": ["500us"],
     "--log-level": ["debug"],
 }
 DATA_PLANE = {
@@ -76,6 +78,7 @@ DATA_PLANE = {
     "otlp_http": ("127.0.0.1", 4318),
     "otlp_grpc": ("127.0.0.1", 4317),
     "names": Path("t"),
+    "scheduler": {"shortest_ns": 500_000, "proc": Path("/host/proc")},
 }
 OPTIONS = main.Options(
     session="n",
