@@ -63,13 +63,13 @@ static const struct reading *newest(const struct quota *quota, size_t back)
 					   : NULL;
 }
 
-/* Throttled between the last two readings, and no timer known that would tell when it ended. */
-static void note_doubt(struct quota *quota)
+/* If somebody was throttled between these readings, it is not known until when. */
+static void note_doubt(struct quota *quota, const struct reading *before,
+		       const struct reading *after)
 {
-	const struct reading *after = newest(quota, 0), *before = newest(quota, 1);
 	struct doubt *last = quota->doubts + quota->doubt_count - 1;
 
-	if (!before || quota->timer || after->throttled_ns == before->throttled_ns)
+	if (after->throttled_ns == before->throttled_ns)
 		return;
 	if (quota->doubt_count && last->end_ns >= before->begin_ns) {
 		last->end_ns = after->end_ns;
@@ -98,7 +98,8 @@ void quota_read(struct quota *quota)
 		memmove(quota->readings, quota->readings + 1,
 			--quota->reading_count * sizeof(reading));
 	quota->readings[quota->reading_count++] = reading;
-	note_doubt(quota);
+	if (!quota->timer && newest(quota, 1))
+		note_doubt(quota, newest(quota, 1), newest(quota, 0));
 }
 
 enum fired {
@@ -174,9 +175,11 @@ int quota_learn(struct quota *quota, const struct firing *firings, size_t count)
 	if (!before)
 		return 0;
 	if (quota->timer) {
-		/* the structure may be another cgroup's by now */
-		if (has_fired(quota, firings, count, quota->timer) == contradiction)
+		/* the structure may be another cgroup's by now, or the event was not recorded */
+		if (has_fired(quota, firings, count, quota->timer) == contradiction) {
 			quota->timer = 0;
+			note_doubt(quota, before, after);
+		}
 		return 0;
 	}
 	if (!quota->has_candidates)

@@ -30,7 +30,7 @@ from k8s_tracing.agent.pipeline import Pipeline
 from k8s_tracing.agent.processes import Proc
 from k8s_tracing.agent.progress import ERASE_LINE, ProgressLine
 from k8s_tracing.agent.protocols import DataPlane
-from k8s_tracing.agent.relay import Process, Relay
+from k8s_tracing.agent.relay import CpuTimes, Process, Relay
 from k8s_tracing.agent.service import DRAIN_S
 from k8s_tracing.agent.spool import Spool
 from k8s_tracing.agent.stopping import Stop
@@ -127,7 +127,11 @@ def run_agent(
 
         for delivery in deliveries:
             _refuse_circle(delivery.exporter.name, data_plane)
-        relay = Relay(identify=identify)
+        scheduler = None if data_plane is None else data_plane.cpu_times
+        relay = Relay(
+            identify=identify,
+            cpu_times=None if scheduler is None else CpuTimes(*scheduler, owner=data_plane),
+        )
         stack.callback(relay.close)
         spool = stack.enter_context(Spool(spool_folder))
         pipeline = stack.enter_context(
