@@ -136,7 +136,7 @@ def test_every_span_on_every_thread_says_where_its_time_went(place: list[str]) -
             stolen_ns = steal_ns() - stolen_ns
             work.stdin.close()
     by_id = {span.span_id: span for span in spans}
-    told = 0
+    told = extra_ns = 0
     for span in spans:
         parts = split(span)
         if span.name in ("hello", "together"):
@@ -152,7 +152,9 @@ def test_every_span_on_every_thread_says_where_its_time_went(place: list[str]) -
             assert parts["running_ns"] >= 10 * MS
             assert parts["blocked_ns"] >= 9 * MS
         elif span.name == "request":
-            assert 0 <= parts["running_ns"] - used_ns[span.span_id] + MS / 2 <= stolen_ns + MS
+            # the thread's clock leaves out interrupts and what a hypervisor takes
+            extra_ns += parts["running_ns"] - used_ns[span.span_id]
+            assert parts["running_ns"] >= used_ns[span.span_id] - MS / 2
             assert parts["blocked_ns"] >= 4 * MS
         else:
             outer = split(by_id[span.parent_span_id or ""])
@@ -160,6 +162,7 @@ def test_every_span_on_every_thread_says_where_its_time_went(place: list[str]) -
             for part in PARTS:
                 assert not outer or parts[part] <= outer[part] + MS / 10
     assert told >= 0.9 * (expected - 1 - 6)
+    assert extra_ns <= stolen_ns + sum(used_ns.values()) / 5
 
 
 def instances(tracefs: Path, pid: int) -> list[Path]:
