@@ -202,6 +202,7 @@ static struct process *add_process(struct scheduler *scheduler, int32_t pid,
 	if (container)
 		container->processes++;
 	scheduler->processes = process;
+	scheduler->stats.processes++;
 	if (replace(&scheduler->by_pid, (uint32_t)pid, process) < 0 ||
 	    replace(&scheduler->by_name, name_key(process->pid_ns, process->vpid), process) < 0)
 		return NULL; /* it is freed with the others */
@@ -291,6 +292,7 @@ static void free_process(struct scheduler *scheduler, struct process *process)
 		process->threads = thread->next;
 		free_thread(scheduler, thread);
 	}
+	scheduler->stats.processes--;
 	remove_if(&scheduler->by_pid, (uint32_t)process->pid, process);
 	remove_if(&scheduler->by_name, name_key(process->pid_ns, process->vpid), process);
 	free(process);

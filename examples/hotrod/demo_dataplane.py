@@ -23,6 +23,8 @@ from hotrod.node import Node, NodeError
 from hotrod.processes import Child, ProcessError, accepts_connections, free_address, wait_for
 from hotrod.quota import QuotaError
 
+from k8s_tracing.dataplane.scheduler import Scheduler
+from k8s_tracing.errors import K8sTracingError
 from k8s_tracing.record import SpanRecord
 
 #: Of the agent's metrics, what there is to say of connections.
@@ -60,6 +62,7 @@ def run(
         wait_for(
             lambda: node.inside("node", lambda: accepts_connections(target)), cable, timeout_s=20
         )
+        split, measured = cpu_split()
         names = directory / "services.json"
         names.write_text(json.dumps({"services": node.names()}))
         traced = tracing.start_agent(
@@ -67,15 +70,18 @@ def run(
             directory,
             f"http://{target}",
             lambda *words: node.command("node", *words),
-            ["--ingress-udp", dataplane.LOG_TO, "--services", str(names)],
+            ["--ingress-udp", dataplane.LOG_TO, "--services", str(names), *split],
         )
         screen.step("agent", "on the node: LTTng, the ingresses' log lines, conntrack")
+        screen.step("CPU time", f"by {measured}")
 
         env = {**os.environ, **traced.env, "HOTROD_TRACE_UI": receiver.ui}
         hotrod = stack.enter_context(
-            dataplane.DataPlane(node, directory, env, flags, throttle=throttle)
+            dataplane.DataPlane(node, directory, env, flags, throttle=throttle, measure=not split)
         )
         hotrod.wait_until_healthy()
+        if split:
+            wait_until_followed(node, directory, hotrod)
         for address, kind in entrances.items():
             screen.step(kind, f"ready on http://{address}")
         if throttle:
@@ -92,10 +98,47 @@ def run(
         end(screen, interrupts, sent, hotrod.check, stay=stay)
 
 
+def cpu_split() -> tuple[list[str], str]:
+    """Options for the agent, and who measures where spans' time goes: the kernel, or each process itself."""
+    try:
+        Scheduler().close()
+    except K8sTracingError as error:
+        return [], f"each process, for its requests only, since {error}"
+    return ["--cpu-split", "1ms"], "the kernel's scheduler, for every span"
+
+
+def wait_until_followed(node: Node, directory: Path, hotrod: dataplane.DataPlane) -> None:
+    """The agent knows a process a second or two after its start."""
+    pods = sum(len(service.pods) for service in dataplane.SERVICES.values())
+    wait_for(
+        lambda: metrics(node, directory)["scheduler_processes"] >= pods,
+        hotrod.children["frontend"],
+        timeout_s=30,
+    )
+
+
+def metrics(node: Node, directory: Path) -> dict[str, float]:
+    """The agent's, by their names without its prefix."""
+    ready = json.loads((directory / "lttng/env.json").read_text())
+    address = urlsplit(ready["health"])
+
+    def read() -> str:
+        connection = http.client.HTTPConnection(str(address.hostname), address.port, timeout=10)
+        with closing(connection):
+            connection.request("GET", "/metrics")
+            return connection.getresponse().read().decode()
+
+    lines = node.inside("node", read).splitlines()
+    pairs = (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
+    return {name.removeprefix("k8s_tracing_agent_"): float(value) for name, value in pairs}
+
+
 def show_throttled(screen: Screen, spans: list[SpanRecord]) -> None:
-    """What requests say of their container's CPU limit."""
+    """What spans say of their container's CPU limit, those of requests."""
     screen.title("Requests that were throttled")
     for span in spans:
+        if span.kind != "SERVER":
+            continue
         if summary := span.attributes.get("k8s_tracing.cpu.summary"):
             pod = span.resource.get("k8s.pod.name", span.service_name)
             took_ms = (span.end_time_ns - span.start_time_ns) / 1e6
@@ -104,20 +147,10 @@ def show_throttled(screen: Screen, spans: list[SpanRecord]) -> None:
 
 def show_joins(screen: Screen, node: Node, directory: Path) -> None:
     """What the agent on the node counted of the connections to Services."""
-    ready = json.loads((directory / "lttng/env.json").read_text())
-    address = urlsplit(ready["health"])
-
-    def metrics() -> str:
-        connection = http.client.HTTPConnection(str(address.hostname), address.port, timeout=10)
-        with closing(connection):
-            connection.request("GET", "/metrics")
-            return connection.getresponse().read().decode()
-
-    lines = node.inside("node", metrics).splitlines()
-    counted = dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
+    counted = metrics(node, directory)
     screen.title("Connections to Services")
     for name, text in COUNTS.items():
-        print(f"  {float(counted[f'k8s_tracing_agent_{name}']):4.0f} {text}", flush=True)
+        print(f"  {counted[name]:4.0f} {text}", flush=True)
 
 
 def show_next_steps(

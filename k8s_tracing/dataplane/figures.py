@@ -86,7 +86,9 @@ def of_scheduler(stats: SchedulerStats) -> Iterator[Figure]:
     yield Figure("scheduler_events", text, stats.events)
     text = "Events of the kernel's scheduler that were not read in time; spans over that time are not told."
     yield Figure("scheduler_lost_events", text, stats.lost)
-    text = "Threads that are followed."
+    text = "Processes that are followed."
+    yield Figure("scheduler_processes", text, stats.processes, is_total=False)
+    text = "Their threads."
     yield Figure("scheduler_threads", text, stats.threads, is_total=False)
     text = "Threads that could not be followed: ended too soon, or one too many."
     yield Figure("scheduler_not_followed", text, stats.not_followed)

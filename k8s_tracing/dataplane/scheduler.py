@@ -33,6 +33,7 @@ class SchedulerStats:
 
     events: int
     lost: int
+    processes: int
     threads: int
     containers: int
     timers_unknown: int
@@ -122,11 +123,11 @@ class Scheduler(Closing):
         Returns:
             False: it is gone, or no more can be followed.
         """
-        limited = self._limited_cgroup(pid)
-        if limited is None:
+        container = self._container(pid)
+        if container is None:
             return self._follow(pid, None)
-        stat = limited / cgroup.CPU_STAT
-        for each in _processes(limited) - {pid}:
+        stat = container / cgroup.CPU_STAT
+        for each in _processes(container) - {pid}:
             self._follow(each, stat)
         return self._follow(pid, stat)
 
@@ -180,15 +181,19 @@ class Scheduler(Closing):
             raise MemoryError
         return bool(status)
 
-    def _limited_cgroup(self, pid: int) -> Path | None:
-        """The folder of the cgroup whose quota holds for a process: its own or the nearest above; None without one."""
+    def _container(self, pid: int) -> Path | None:
+        """The folder of the cgroup whose quota holds for a process: its own or the nearest above.
+
+        Where none has a quota yet, its own, unless that is the root's, in which everybody may be.
+        """
         try:
             lines = (self._proc / str(pid) / "cgroup").read_text(errors="replace").splitlines()
             mounts = Path("/proc/self/mountinfo").read_text(errors="replace").splitlines()
         except OSError:
             return None
-        folders = map(Path, cgroup.cpu_folders(lines, mounts))
-        return next(filter(cgroup.has_quota, folders), None)
+        folders = [Path(folder) for folder in cgroup.cpu_folders(lines, mounts)]
+        own = folders[0] if len(folders) > 1 else None
+        return next(filter(cgroup.has_quota, folders), own)
 
     def _error(self) -> K8sTracingError:
         text: Any = self._ffi.string(self._lib.scheduler_error(self._scheduler))

@@ -72,6 +72,7 @@ class DataPlane:
         env: For the services.
         flags: For the services, too.
         throttle: Give one of the pods less CPU time than it needs, as soon as it is ready.
+        measure: Each process measures where its requests' time goes.
     """
 
     def __init__(
@@ -82,6 +83,7 @@ class DataPlane:
         flags: Iterable[str] = (),
         *,
         throttle: bool = False,
+        measure: bool = False,
     ) -> None:
         self.node = node
         self.quota = Quota() if throttle else None
@@ -89,6 +91,7 @@ class DataPlane:
         self._directory = directory
         self._env = service_environment(env)
         self._flags = list(flags)
+        self._measure = measure
         self._stack = ExitStack()
 
     def __enter__(self) -> DataPlane:
@@ -154,11 +157,11 @@ class DataPlane:
         for pod in service.pods:
             listen = Address(PODS[pod], service.target_port)
             command = service_command(service.name, listen, peers, redis_url)
-            # What the Downward API tells a container; and each request says where its time went.
+            # What the Downward API tells a container.
             own = {
                 "OTEL_RESOURCE_ATTRIBUTES_POD_NAME": pod,
                 "OTEL_RESOURCE_ATTRIBUTES_NODE_NAME": "node-1",
-                "K8S_TRACING_CPU_SPLIT": "1",
+                "K8S_TRACING_CPU_SPLIT": "1" if self._measure else "0",
             }
             command += self._flags
             if self.quota and pod == THROTTLED:
