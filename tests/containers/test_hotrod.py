@@ -106,6 +106,18 @@ def test_a_ride_is_one_whole_trace(hotrod: Docker, containers: dict[str, dict[st
         if span["service"] == "ingress":  # the agent has its spans from its log
             continue
         assert span["resource"]["container.id"] == containers[span["service"]]["Id"]
+        if span["kind"] in (2, "SPAN_KIND_SERVER"):
+            assert span["attributes"].keys() & {
+                "k8s_tracing.cpu.running_ns",
+                "k8s_tracing.cpu.shared",
+            }
+    # The driver's requests have a thread each.
+    [driver] = [
+        each
+        for each in spans
+        if each["name"] == "/driver.DriverService/FindNearest" and each["service"] == "driver"
+    ]
+    assert driver["attributes"]["k8s_tracing.cpu.running_ns"] > 0
 
 
 def test_rides_at_the_same_time_do_not_mix(hotrod: Docker) -> None:
