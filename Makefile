@@ -87,8 +87,9 @@ bench: setup test-packages .venv/.bench ## what a span costs, and its way to Jae
 	@$(BIN)/python -m benchmarks.viewer_store
 	@$(BIN)/python -m benchmarks.ingress_cost
 	@if ((EUID == 0)); then \
-	  $(BIN)/python -m benchmarks.service_flows && $(BIN)/python -m benchmarks.dataplane_accuracy; \
-	else echo "bench: service_flows and dataplane_accuracy need root: left out"; fi
+	  $(BIN)/python -m benchmarks.service_flows && $(BIN)/python -m benchmarks.dataplane_accuracy && \
+	  $(BIN)/python -m benchmarks.scheduler_cost; \
+	else echo "bench: service_flows, dataplane_accuracy and scheduler_cost need root: left out"; fi
 
 .venv/.bench: pyproject.toml | setup
 	@echo "bench: installing what we are measured against"
