@@ -51,7 +51,7 @@ def serving(words: list[str], port: int, env: Mapping[str, str], log: Path) -> I
             yield
         finally:
             server.terminate()
-            server.wait(20)
+            server.wait(60)
 
 
 def answers(port: int) -> bool:

@@ -17,6 +17,7 @@ from k8s_tracing.agent.chunks import chunk_folders
 from k8s_tracing.agent.relay import Relay
 from tests.support.bt2text import Event as Judged
 from tests.support.ctf import LAYOUTS, Event, Style, write_trace
+from tests.support.folder import open_folder
 from tests.support.lttng import SessionDaemon, read_trace
 from tests.support.spans import S, announced, attributes, end, event, start
 
@@ -63,17 +64,13 @@ def dump(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def recorded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Path]]:
+def recorded() -> Iterator[list[Path]]:
     """The trace folders of three chunks, with events of two users, many threads and other providers."""
-    folder = tmp_path_factory.mktemp("programs")
-    for parent in (folder, *folder.parents):
-        if parent.stat().st_uid == os.getuid() and parent != Path("/"):
-            parent.chmod(parent.stat().st_mode | 0o111)
-    foreign = compile_c(
-        folder, "foreign", f"-I{HERE}", HERE / "foreign.c", "-llttng-ust", "-ldl", "-lpthread"
-    )
     users = ({}, {"user": OTHER_UID, "group": OTHER_UID}) if os.getuid() == 0 else ({},)
-    with SessionDaemon() as daemon:
+    with open_folder() as folder, SessionDaemon() as daemon:
+        foreign = compile_c(
+            folder, "foreign", f"-I{HERE}", HERE / "foreign.c", "-llttng-ust", "-ldl", "-lpthread"
+        )
         session = daemon.session(
             "oracle",
             events=("k8s_tracing:*", "foreign:*", "lttng_ust_statedump:*"),

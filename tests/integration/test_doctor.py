@@ -15,6 +15,7 @@ import pytest
 from k8s_tracing.doctor import lttng
 from k8s_tracing.doctor.finding import Finding, Level, problem
 from tests.support import package
+from tests.support.folder import open_folder
 from tests.support.lttng import SessionDaemon
 from tests.support.ports import free_port
 
@@ -83,25 +84,25 @@ def test_a_dead_daemons_socket(nobody: dict[str, str], tmp_path: Path) -> None:
     assert "nobody answers" in found["session daemon"]["text"]
 
 
-def test_a_socket_that_is_not_for_this_user(tmp_path: Path) -> None:
-    path = tmp_path / "lttng-ust-sock-8"
-    with socket.socket(socket.AF_UNIX) as server:
+def test_a_socket_that_is_not_for_this_user() -> None:
+    with open_folder() as folder, socket.socket(socket.AF_UNIX) as server:
+        path = folder / "lttng-ust-sock-8"
         server.bind(str(path))
         server.listen()
         path.chmod(0o000)
-        for folder in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
-            folder.chmod(0o755)
         read, write = os.pipe()
         child = os.fork()
         if not child:
-            if os.getuid() == 0:
-                os.setuid(65533)
-            os.write(write, lttng._connect(path, problem).text.encode())
-            os._exit(0)
+            try:
+                if os.getuid() == 0:
+                    os.setuid(65533)
+                os.write(write, lttng._connect(path, problem).text.encode())
+            finally:  # it must not go on with the tests
+                os._exit(0)
         os.waitpid(child, 0)
+        os.close(write)
         text = os.read(read, 4096).decode()
         os.close(read)
-        os.close(write)
     assert "may not connect to" in text
     assert "mode 0" in text
 

@@ -27,7 +27,7 @@ from tests.support.viewer import Viewer
 from tests.support.wait import wait_for
 
 NOW_NS = time.time_ns()
-TRACE_ID = f"{NOW_NS:016x}" * 2
+TRACE_ID = "0123456789abcdef" * 2
 LINKED = LinkRecord("ab" * 16, "cd" * 8, {"b": 2})
 AS_CHILD = LinkRecord("0" * 16 + "ab" * 8, "ce" * 8, {"opentracing.ref_type": "child_of"})
 

@@ -199,8 +199,13 @@ def test_no_memory_is_left_behind(tracer: Any, turn: Callable[[Any], None]) -> N
         return sys.getallocatedblocks()
 
     blocks_after(200)  # caches fill, ours of freed spans among them
-    grown = [blocks_after(100) for _ in range(4)]
-    assert grown[-1] - grown[0] < 150, grown  # one leaked object a turn would be 300 blocks
+    # What the interpreter itself keeps may still grow now and then; a leak grows each time.
+    for _ in range(3):
+        grown = [blocks_after(100) for _ in range(4)]
+        if grown[-1] - grown[0] < 150:  # one leaked object a turn would be 300 blocks
+            break
+    else:
+        pytest.fail(f"allocated blocks: {grown}")
 
 
 def test_objects_that_are_kept_are_let_go_of(tracer: Any) -> None:
