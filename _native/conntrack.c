@@ -291,6 +291,7 @@ static int take_event(struct conntrack *conntrack, const struct nlmsghdr *header
 	case IPCTNL_MSG_CT_NEW:
 		if (!(event.status & IPS_DST_NAT))
 			return 0;
+		conntrack->stats.in_zones += event.in_zone;
 		if (header->nlmsg_flags & (NLM_F_CREATE | NLM_F_EXCL))
 			return begin(conntrack, &event);
 		return go_on(conntrack, &event);

@@ -52,6 +52,16 @@ static uint16_t number16(const struct attribute *attribute)
 	return ntohs(value);
 }
 
+static int64_t number64(const struct attribute *attribute)
+{
+	uint64_t value;
+
+	if (attribute->size != sizeof(value))
+		return 0;
+	memcpy(&value, attribute->data, sizeof(value));
+	return be64toh(value);
+}
+
 static void put_address(uint8_t *to, const struct attribute *attribute)
 {
 	static const uint8_t mapped[12] = {[10] = 0xff, 0xff};
@@ -130,10 +140,22 @@ static void read_tcp_state(const struct attribute *info, struct event *event)
 	}
 }
 
+static int64_t read_beginning(const struct attribute *timestamps)
+{
+	const uint8_t *at = timestamps->data;
+	struct attribute attribute;
+
+	while (take_attribute(&at, timestamps->data + timestamps->size, &attribute)) {
+		if (attribute.type == CTA_TIMESTAMP_START)
+			return number64(&attribute);
+	}
+	return 0;
+}
+
 void conntrack_event_read(const uint8_t *at, const uint8_t *end, struct event *event)
 {
 	struct attribute attribute;
-	uint64_t time_ns;
+	int64_t time_ns;
 
 	while (take_attribute(&at, end, &attribute)) {
 		switch (attribute.type) {
@@ -153,11 +175,17 @@ void conntrack_event_read(const uint8_t *at, const uint8_t *end, struct event *e
 			event->flow.id = number32(&attribute);
 			break;
 		case TIMESTAMP_EVENT:
-			if (attribute.size != sizeof(time_ns))
+			time_ns = number64(&attribute);
+			if (!time_ns)
 				break;
-			memcpy(&time_ns, attribute.data, sizeof(time_ns));
-			event->time_ns = be64toh(time_ns);
+			event->time_ns = time_ns;
 			event->flow.kernel_times = 1;
+			break;
+		case CTA_TIMESTAMP:
+			event->began_ns = read_beginning(&attribute);
+			break;
+		case CTA_ZONE:
+			event->in_zone = number16(&attribute);
 			break;
 		}
 	}

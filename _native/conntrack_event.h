@@ -17,7 +17,9 @@ struct event {
 	uint32_t status;
 	uint8_t tcp_state;
 	bool has_tcp_state;
+	bool in_zone; /* not the default one */
 	int64_t time_ns;
+	int64_t began_ns; /* the connection; 0: unknown. Told when it is asked for */
 };
 
 /* Read a message's attributes; what is not there stays as it is. */

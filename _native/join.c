@@ -63,6 +63,7 @@ struct join *join_new(uint64_t max_flows)
 		return NULL;
 	if (flows_init(&join->flows, max_flows) == 0 && recents_init(&join->clients) == 0 &&
 	    recents_init(&join->waiting) == 0 && table_init(&join->backends) == 0 &&
+	    table_init(&join->virtuals) == 0 && asking_init(&join->asking) == 0 &&
 	    getrandom(&join->random, sizeof(join->random), 0) == sizeof(join->random))
 		return join;
 	join_free(join);
@@ -75,6 +76,8 @@ void join_free(struct join *join)
 		return;
 	flows_free(&join->flows);
 	backends_free(&join->backends);
+	virtuals_free(&join->virtuals);
+	free(join->asking.answers);
 	free(join->clients.ring);
 	free(join->waiting.ring);
 	table_free(&join->clients.by_id);
@@ -337,7 +340,7 @@ static void take_made(struct join *join, struct join_bytes *result)
 	join->made_spans = 0;
 }
 
-int join_request(struct join *join, const uint8_t *request, uint64_t size,
+int join_request(struct join *join, const uint8_t *request, uint64_t size, int64_t now_ns,
 		 struct join_bytes *result)
 {
 	int ret;
@@ -347,6 +350,7 @@ int join_request(struct join *join, const uint8_t *request, uint64_t size,
 		return 0;
 	join->added.size = 0;
 	join->additions.size = 0;
+	join->asking.now_ns = now_ns;
 	ret = look_at_all(join, request, request + size);
 	if (ret < 1) {
 		join->stats.malformed += ret == 0;

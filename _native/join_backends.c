@@ -9,10 +9,10 @@ struct known_backend {
 	struct known_backend *next; /* with the same hash */
 	struct place endpoint;
 	uint64_t virtual_ip_count;
-	size_t service_size, namespace_size, fields_size;
+	size_t service_size, namespace_size, service_fields_size, endpoint_fields_size;
 	uint16_t port;
 	bool is_only_one;
-	uint8_t content[]; /* virtual IPs, the Service's name, its namespace, Span fields */
+	uint8_t content[]; /* virtual IPs, the Service's name, its namespace, Span fields of both */
 };
 
 static bool is_at(const struct known_backend *backend, const uint8_t *address, uint16_t port)
@@ -27,8 +27,9 @@ int join_backend(struct join *join, const uint8_t *endpoint, uint16_t endpoint_p
 	size_t service_size = strlen(backend->service);
 	size_t namespace_size = strlen(backend->in_namespace);
 	size_t ips_size = 16 * backend->virtual_ip_count;
-	struct known_backend *known = malloc(sizeof(*known) + ips_size + service_size +
-					     namespace_size + backend->fields_size);
+	struct known_backend *known =
+		malloc(sizeof(*known) + ips_size + service_size + namespace_size +
+		       backend->service_fields_size + backend->endpoint_fields_size);
 	uint8_t *at;
 
 	if (!known)
@@ -39,7 +40,8 @@ int join_backend(struct join *join, const uint8_t *endpoint, uint16_t endpoint_p
 		.virtual_ip_count = backend->virtual_ip_count,
 		.service_size = service_size,
 		.namespace_size = namespace_size,
-		.fields_size = backend->fields_size,
+		.service_fields_size = backend->service_fields_size,
+		.endpoint_fields_size = backend->endpoint_fields_size,
 		.port = backend->port,
 		.is_only_one = backend->is_only_one,
 	};
@@ -47,13 +49,19 @@ int join_backend(struct join *join, const uint8_t *endpoint, uint16_t endpoint_p
 	at = put_bytes(known->content, backend->virtual_ips, ips_size);
 	at = put_bytes(at, backend->service, service_size);
 	at = put_bytes(at, backend->in_namespace, namespace_size);
-	put_bytes(at, backend->fields, backend->fields_size);
+	at = put_bytes(at, backend->service_fields, backend->service_fields_size);
+	put_bytes(at, backend->endpoint_fields, backend->endpoint_fields_size);
 	if (known->next)
 		table_remove(&join->backends, hash);
-	if (table_add(&join->backends, hash, known) == 0)
-		return 0;
-	free(known);
-	return -1;
+	if (table_add(&join->backends, hash, known) < 0) {
+		free(known);
+		return -1;
+	}
+	for (uint64_t i = 0; i < backend->virtual_ip_count; i++) {
+		if (virtuals_add(join, backend->virtual_ips + 16 * i, backend) < 0)
+			return -1;
+	}
+	return 0;
 }
 
 void join_forget_backends(struct join *join, const uint8_t *endpoint, uint16_t endpoint_port)
@@ -67,6 +75,8 @@ void join_forget_backends(struct join *join, const uint8_t *endpoint, uint16_t e
 	for (; known; known = next) {
 		next = known->next;
 		if (is_at(known, endpoint, endpoint_port)) {
+			for (uint64_t i = 0; i < known->virtual_ip_count; i++)
+				virtuals_remove(join, known->content + 16 * i, known->port);
 			free(known);
 		} else {
 			known->next = kept;
@@ -99,6 +109,40 @@ static const uint8_t *service_of(const struct known_backend *backend)
 static const uint8_t *fields_of(const struct known_backend *backend)
 {
 	return service_of(backend) + backend->service_size + backend->namespace_size;
+}
+
+static bool has_address(const struct known_backend *backend, const uint8_t *address)
+{
+	for (uint64_t i = 0; i < backend->virtual_ip_count; i++) {
+		if (!memcmp(backend->content + 16 * i, address, 16))
+			return true;
+	}
+	return false;
+}
+
+int join_add_endpoint(struct join *join, const struct place *virtual, const struct place *endpoint)
+{
+	const struct known_backend *known = table_get(
+		&join->backends, flows_hash(&join->flows, endpoint->address, endpoint->port));
+
+	for (; known; known = known->next) {
+		if (is_at(known, endpoint->address, endpoint->port) &&
+		    known->port == virtual->port && has_address(known, virtual->address))
+			return bytes_append(&join->added,
+					    fields_of(known) + known->service_fields_size,
+					    known->endpoint_fields_size);
+	}
+	return 0; /* it has left the Service */
+}
+
+/* Span fields: attributes. */
+static const uint8_t not_observed[] =
+	"\x4a\x2e\x0a\x1ck8s_tracing.service.decision\x12\x0e\x0a\x0cnot observed";
+
+int join_add_decision(struct join *join)
+{
+	join->stats.unobserved++;
+	return bytes_append(&join->added, not_observed, sizeof(not_observed) - 1);
 }
 
 /* Take these letters, of either case as in all of DNS, off the front of the text. */
@@ -137,15 +181,6 @@ static bool is_called(const struct known_backend *backend, const struct asked *a
 		return false;
 	for (size_t i = 0; i < sizeof(domains) / sizeof(*domains); i++) {
 		if (size == strlen(domains[i]) && !strncasecmp((const char *)at, domains[i], size))
-			return true;
-	}
-	return false;
-}
-
-static bool has_address(const struct known_backend *backend, const uint8_t *address)
-{
-	for (uint64_t i = 0; i < backend->virtual_ip_count; i++) {
-		if (!memcmp(backend->content + 16 * i, address, 16))
 			return true;
 	}
 	return false;
@@ -197,9 +232,10 @@ int join_unobserved(struct join *join, const struct seen_span *span, const struc
 
 	backend = asked_for(join, &span->peer, field, resource_spans);
 	if (!backend)
-		return 0;
-	join->stats.unobserved++;
-	if (bytes_append(&join->added, fields_of(backend), backend->fields_size) < 0)
+		return join_asked(join, span, field);
+	if (bytes_append(&join->added, fields_of(backend),
+			 backend->service_fields_size + backend->endpoint_fields_size) < 0 ||
+	    join_add_decision(join) < 0)
 		return -1;
 	return join_note(join, field->body, begin);
 }

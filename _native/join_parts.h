@@ -27,10 +27,41 @@ struct addition {
 	size_t at, size;     /* in `added` */
 };
 
+/* A virtual IP and port of Services. */
+struct virtual_place {
+	struct virtual_place *next; /* with the same hash */
+	struct place place;
+	uint64_t backends;   /* that it leads to */
+	struct bytes fields; /* Span fields of its requests */
+};
+
+/* What conntrack said when it was asked for a connection. */
+struct answer {
+	struct place local, peer;
+	struct place endpoint; /* where it is sent to; no port: nowhere else, conntrack does not
+				  know it */
+	int64_t asked_ns;      /* 0: free */
+	int64_t began_ns;      /* 0: unknown */
+	bool proves_nothing;
+};
+
+struct asking {
+	int fd; /* -1: nobody can be asked */
+	int64_t kept_ns;
+	bool is_stamped;
+	int64_t now_ns; /* of the request in hand; 0: its connections are not asked for */
+	struct answer *answers;
+	uint32_t number;	/* of the last question */
+	int64_t second;		/* of the last question, */
+	unsigned int in_second; /* and how many there were in it */
+};
+
 struct join {
 	struct flows flows;
 	struct recents clients, waiting;
 	struct table backends; /* struct known_backend, by their endpoint */
+	struct table virtuals; /* struct virtual_place */
+	struct asking asking;
 	struct bytes added;
 	struct bytes additions; /* struct addition, in the order of the request */
 	struct bytes made;	/* ResourceSpans fields of the Services' own spans */
@@ -58,6 +89,27 @@ int join_note(struct join *join, const uint8_t *content, size_t at);
 int join_unobserved(struct join *join, const struct seen_span *span, const struct wire_field *field,
 		    const struct wire_field *resource_spans);
 void backends_free(struct table *backends);
+
+/* A backend leads on from that virtual IP, or does no longer. Return 0, or -1 without memory. */
+int virtuals_add(struct join *join, const uint8_t *address, const struct backend *backend);
+void virtuals_remove(struct join *join, const uint8_t *address, uint16_t port);
+/* NULL: it is no Service's. */
+const struct virtual_place *virtuals_get(const struct join *join, const struct place *place);
+void virtuals_free(struct table *virtuals);
+
+/* Add what the Service there says of the endpoint. Return 0, or -1 without memory. */
+int join_add_endpoint(struct join *join, const struct place *virtual, const struct place *endpoint);
+
+/* Add that nobody saw the endpoint chosen, and count it. Return 0, or -1 without memory. */
+int join_add_decision(struct join *join);
+
+int asking_init(struct asking *asking);
+
+/*
+ * A CLIENT span that is connected to a virtual IP, by a connection that no flow tells of: conntrack
+ * is asked for it. Return 0, or -1 without memory.
+ */
+int join_asked(struct join *join, const struct seen_span *span, const struct wire_field *field);
 
 /* Copy the request, with all that was added to its spans. Return 0, or -1 without memory. */
 int join_copy_request(struct join *join, const uint8_t *at, const uint8_t *end);

@@ -5,7 +5,8 @@
 
 wrk opens connections through a Service in network namespaces, one for each request. The listener of the agent counts
 them, and its thread's CPU time is taken: is any lost? The messages of a shorter burst are then read again and again
-without a network: what one core can read. Last, spans of those connections pass through the join.
+without a network: what one core can read. Last, spans of those connections pass through the join, and conntrack is
+asked for some.
 """
 
 from __future__ import annotations
@@ -24,8 +25,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.span_cost import machine
-from k8s_tracing.dataplane.flows import Conntrack, Join, switch_on
+from k8s_tracing.dataplane.flows import Conntrack, Join
 from k8s_tracing.dataplane.names import StaticNames
+from k8s_tracing.dataplane.netfilter import Questions, switch_on
 from k8s_tracing.dataplane.plane import GATHER_S
 from k8s_tracing.libraries import load
 from k8s_tracing.otlp import to_request
@@ -39,6 +41,7 @@ _NETLINK_NETFILTER = 12
 _NEW_AND_UPDATE = 1 | 2
 _SO_RCVBUFFORCE = 33
 _SPANS_A_REQUEST = 500
+_ASKED = 2000  # connections that conntrack is asked for
 
 _SERVER = """worker_processes 1;
 daemon off;
@@ -164,13 +167,14 @@ def join_cost(told: bytes) -> dict[str, float]:
     ffi, _ = load("dataplane")
     flows = [flow for flow in ffi.from_buffer("struct flow[]", told) if flow.outcome == 0]
     spans = [_client(number, flow, 0) for number, flow in enumerate(flows)]
-    others = [_client(number, flow, 1) for number, flow in enumerate(flows)]
+    others = [_client(number, flow, 1, "192.0.2.1") for number, flow in enumerate(flows)]
     unseen = [_client(number, flow, 1, ENDPOINTS[0]) for number, flow in enumerate(flows)]
     passing = {
         "a span that opened one": _requests(spans),
-        "a span of another connection": _requests(others),
+        "a span that has to do with none": _requests(others),
         "a span whose endpoint nobody saw chosen": _requests(unseen),
     }
+    now_ns = max(flow.new_ns for flow in flows) + 10**9
     best: dict[str, float] = {}
     for _ in range(9):
         with Join(StaticNames(NAMES)) as join:
@@ -180,7 +184,7 @@ def join_cost(told: bytes) -> dict[str, float]:
             marks.append(time.process_time())
             for requests in passing.values():
                 for body in requests:
-                    join.pass_on(body)
+                    join.pass_on(body, now_ns)
                 marks.append(time.process_time())
             assert join.stats.joined == join.stats.unobserved == len(flows), join.stats
             assert join.stats.ambiguous == 0
@@ -188,6 +192,40 @@ def join_cost(told: bytes) -> dict[str, float]:
         for name, start, end in zip(names, marks[:-1], marks[1:], strict=True):
             one = (end - start) / len(flows) * 1e6
             best[name] = min(one, best.get(name, one))
+    return best
+
+
+def asking_cost(net: ServiceNet, told: bytes) -> dict[str, float]:
+    """CPU time for a span whose connection conntrack is asked for, in us: the best of some turns."""
+    ffi, _ = load("dataplane")
+    established = [flow for flow in ffi.from_buffer("struct flow[]", told) if flow.outcome == 0]
+    # Of connections with the same port conntrack knows the last one.
+    flows = list({flow.client_port: flow for flow in established}.values())[-_ASKED:]
+    passing = {
+        "which it knows": _requests(
+            [_client(number, flow, 0) for number, flow in enumerate(flows)]
+        ),
+        "which it does not": _requests(
+            [_client(number, flow, 1) for number, flow in enumerate(flows)]
+        ),
+    }
+    now_ns = max(flow.new_ns for flow in flows) + 10**9
+    best: dict[str, float] = {}
+    with net.inside("node", Questions) as questions:
+        for _ in range(9):
+            with Join(StaticNames(NAMES)) as join:
+                join.pass_on(b"")
+                join.ask(questions.fileno(), 60 * 10**9, is_stamped=True)
+                for connection, requests in passing.items():
+                    for turn in ("asked", "asked before"):
+                        start = time.process_time()
+                        for body in requests:
+                            join.pass_on(body, now_ns)
+                        one = (time.process_time() - start) / len(flows) * 1e6
+                        name = f"a connection that conntrack was {turn} for, {connection}"
+                        best[name] = min(one, best.get(name, one))
+                stats = join.stats
+                assert stats.untold == stats.unobserved == 2 * len(flows), stats
     return best
 
 
@@ -233,6 +271,8 @@ def main() -> None:
             print(problem)
         bursts = {gather_s: listen(net, given.seconds, gather_s) for gather_s in (0.0, GATHER_S)}
         parts = recorded(net)
+        connections, messages, told = read_again(parts)
+        asking = asking_cost(net, told)
     for gather_s, heard in bursts.items():
         rate = heard.asked / heard.seconds
         each_us = heard.cpu_s / heard.flows * 1e6
@@ -241,12 +281,11 @@ def main() -> None:
             f"  not seen: {max(0, heard.asked - heard.flows)}; the kernel's buffer was full: {heard.overflows} times"
         )
         print(f"  the thread that listens: {each_us:.1f} us of CPU a connection")
-    connections, messages, told = read_again(parts)
     print(f"read again: {connections:.0f} connections, {messages:.0f} messages a second of a core")
     print(
         f"  {connections / TARGET:.1f} x the target of {TARGET}/s; {1e6 / connections:.2f} us a connection"
     )
-    for what, took_us in join_cost(told).items():
+    for what, took_us in {**join_cost(told), **asking}.items():
         print(f"join: {took_us:.2f} us for {what}")
 
 

@@ -86,8 +86,11 @@ class DataPlane(Protocol):
     def published(self) -> None:
         """What `collect` returned is on disk, and will be sent whatever happens."""
 
-    def pass_on(self, body: bytes) -> tuple[bytes, int]:
-        """A request with what is known of the connections that its spans used, and how many spans that adds."""
+    def pass_on(self, body: bytes, *, is_local: bool) -> tuple[bytes, int]:
+        """A request with what is known of the connections that its spans used, and how many spans that adds.
+
+        `is_local`: its spans are of this node's processes.
+        """
 
     def figures(self) -> Iterable[Figure]:
         """What was counted."""

@@ -163,7 +163,13 @@ class Agent:
         requests = list(self._data_plane.collect())
         if not requests:
             return True
-        self._work = _Work(None, iter(requests), self._outbox.begin(), self._data_plane.published)
+        self._work = _Work(
+            None,
+            iter(requests),
+            self._outbox.begin(),
+            self._data_plane.published,
+            is_local=False,
+        )
         return self._go_on()
 
     def _go_on(self) -> bool:
@@ -206,7 +212,7 @@ class Agent:
             while (request := work.next_request()) is not None:
                 body, added = request.body, 0
                 if self._data_plane is not None:
-                    body, added = self._data_plane.pass_on(body)
+                    body, added = self._data_plane.pass_on(body, is_local=work.is_local)
                 work.writer.add(body, request.spans + added)
                 work.request = None
             work.batch = work.writer.complete()
@@ -265,6 +271,7 @@ class _Work:
     Attributes:
         request: What the relay made and the outbox does not have yet.
         on_published: Called once all of it is on disk.
+        is_local: Its spans are of this node's processes.
         error: What cannot be read of the chunk.
         batch: Its requests, once all of them are on disk.
     """
@@ -275,8 +282,11 @@ class _Work:
         requests: Iterator[Request],
         writer: BatchWriter,
         on_published: Callable[[], None] = lambda: None,
+        *,
+        is_local: bool = True,
     ) -> None:
         self.chunk = chunk
+        self.is_local = is_local
         self.on_published = on_published
         self.was_empty = chunk is not None and chunk.is_empty
         self.writer = writer

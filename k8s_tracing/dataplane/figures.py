@@ -76,6 +76,12 @@ def of_services(heard: ConntrackStats, joined: JoinStats) -> Iterator[Figure]:
     yield Figure("service_ambiguous", text, joined.ambiguous)
     text = "Requests to Services whose endpoint was chosen where conntrack does not see it."
     yield Figure("service_unobserved", text, joined.unobserved)
+    text = "Requests on a connection to a Service that conntrack told nothing of, but knows when it is asked."
+    yield Figure("service_untold", text, joined.untold)
+    text = "Requests to Services whose connection conntrack could not be asked for; nothing is said of them."
+    yield Figure("service_unanswered", text, joined.unanswered)
+    text = "Questions to conntrack, whether it knows a connection to a Service."
+    yield Figure("service_questions", text, joined.questions)
     text = "Requests on a connection to a Service that another one had opened."
     yield Figure("service_reused", text, joined.reused)
 

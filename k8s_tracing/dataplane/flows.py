@@ -5,17 +5,15 @@ from __future__ import annotations
 
 import ipaddress
 import os
-import re
 import select
 import struct
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 from k8s_tracing.closing import Closing
 from k8s_tracing.dataplane.backends import Told
-from k8s_tracing.dataplane.names import Names, unobserved
+from k8s_tracing.dataplane.names import Names, of_endpoint
 from k8s_tracing.errors import K8sTracingError
 from k8s_tracing.libraries import load
 from k8s_tracing.otlp import resource_fields, span_fields
@@ -28,10 +26,6 @@ _MAX_NAMED = 100_000
 #: Of a struct flow: virtual_ip, endpoint, virtual_port, endpoint_port.
 _PLACES = struct.Struct("=16x16s16s16x2xHH2x40x")
 
-#: A namespace's switches: events are made only for who listens (2) or always (1), and stamped only if asked.
-_EVENTS = Path("/proc/sys/net/netfilter/nf_conntrack_events")
-_TIMESTAMPS = Path("/proc/sys/net/netfilter/nf_conntrack_timestamp")
-
 
 @dataclass(frozen=True, slots=True)
 class ConntrackStats:
@@ -43,6 +37,7 @@ class ConntrackStats:
     incomplete: int
     evicted: int
     malformed: int
+    in_zones: int
     open: int
 
 
@@ -112,38 +107,6 @@ class Conntrack(Closing):
         self._conntrack = self._ffi.NULL
 
 
-def switch_on() -> list[str]:
-    """Let the kernel make events, and stamp them.
-
-    Returns:
-        What could not be switched on, and what that means.
-    """
-    problems = []
-    for path, meaning in (
-        (_EVENTS, "connections to Services are not seen"),
-        (_TIMESTAMPS, "their times are those at which events were received, some 0.1 ms late"),
-    ):
-        try:
-            if path.read_text().strip() == "0":
-                path.write_text("1")
-        except OSError as error:
-            problems.append(f"{path}: {error.strerror}; {meaning}")
-    return problems
-
-
-def kernel_stamps() -> bool:
-    """Does the kernel stamp each event, so that it does not matter when it is read? Linux 6.14 and newer."""
-    release = re.match(r"(\d+)\.(\d+)", os.uname().release)
-    try:
-        return (
-            release is not None
-            and (int(release[1]), int(release[2])) >= (6, 14)
-            and _TIMESTAMPS.read_text().strip() == "1"
-        )
-    except OSError:
-        return False
-
-
 @lru_cache(maxsize=65536)
 def _text(address: bytes) -> str:
     parsed = ipaddress.IPv6Address(address)
@@ -161,6 +124,9 @@ class JoinStats:
     ambiguous: int
     unverified: int
     unobserved: int
+    questions: int
+    untold: int
+    unanswered: int
     evicted: int
     malformed: int
     open: int
@@ -191,8 +157,22 @@ class Join(Closing):
         array = self._ffi.from_buffer("struct flow[]", flows)
         self._check(self._lib.join_flows(self._join, array, len(array)))
 
-    def pass_on(self, body: bytes) -> tuple[bytes, int]:
+    def ask(self, socket: int, kept_ns: int, *, is_stamped: bool) -> None:
+        """Ask conntrack for connections to a Service that no flow tells of; its earlier answers are forgotten.
+
+        Args:
+            socket: Of netlink, in the namespace of the connections; -1: ask no longer.
+            kept_ns: So long a connection is known after its end; 0: its silence means nothing.
+            is_stamped: It says when a connection began, of those that are no older than the agent.
+        """
+        self._lib.join_ask(self._join, socket, kept_ns, is_stamped)
+
+    def pass_on(self, body: bytes, now_ns: int = 0) -> tuple[bytes, int]:
         """Add to an `ExportTraceServiceRequest` what was found.
+
+        Args:
+            body: The request.
+            now_ns: The time, if its spans are of this node's processes; else its conntrack is not asked for them.
 
         Returns:
             The request, and how many spans were added.
@@ -201,7 +181,7 @@ class Join(Closing):
             self._name_backends(told)
         result: Any = self._ffi.new("struct join_bytes *")
         given = self._ffi.from_buffer(body)
-        self._check(self._lib.join_request(self._join, given, len(body), result))
+        self._check(self._lib.join_request(self._join, given, len(body), now_ns, result))
         if result.bytes == given:
             return body, 0
         return bytes(self._ffi.buffer(result.bytes, result.size)), result.spans
@@ -255,13 +235,15 @@ class Join(Closing):
     def _name_backends(self, told: Told) -> None:
         self._lib.join_forget_backends(self._join, *told.place)
         for found, is_only_one in told.backends:
-            fields = span_fields("", unobserved(found))
+            of_service = span_fields("", found.of_requests)
+            of_the_endpoint = span_fields("", of_endpoint(found))
             # What a struct points to is kept by whoever made it.
             texts = [
                 self._ffi.new("char[]", text.encode()) for text in (found.name, found.namespace)
             ]
             blocks = [
-                self._ffi.from_buffer("uint8_t[]", each) for each in (found.addresses, fields)
+                self._ffi.from_buffer("uint8_t[]", each)
+                for each in (found.addresses, of_service, of_the_endpoint)
             ]
             backend = {
                 "service": texts[0],
@@ -270,8 +252,10 @@ class Join(Closing):
                 "virtual_ip_count": len(found.addresses) // 16,
                 "port": found.port,
                 "is_only_one": is_only_one,
-                "fields": blocks[1],
-                "fields_size": len(fields),
+                "service_fields": blocks[1],
+                "service_fields_size": len(of_service),
+                "endpoint_fields": blocks[2],
+                "endpoint_fields_size": len(of_the_endpoint),
             }
             said: Any = self._ffi.new("struct backend *", backend)
             self._check(self._lib.join_backend(self._join, *told.place, said))

@@ -69,18 +69,14 @@ def backend(
     return Backend(namespace, name, known, port, said.of_requests, {})
 
 
-def unobserved(found: Backend) -> dict[str, Any]:
-    """Attributes of a request that went through a Service where nobody saw it choose.
+def of_endpoint(found: Backend) -> dict[str, Any]:
+    """Attributes of a request that went to that endpoint, where no span of the Service says so.
 
     The endpoint's keys are the Service's here: `k8s.pod.name` of a request is the pod that made it.
     """
     return {
-        **found.of_requests,
-        "k8s_tracing.service.decision": "not observed",
-        **{
-            key.replace("k8s.", "k8s_tracing.service.", 1): value
-            for key, value in found.endpoint.items()
-        },
+        key.replace("k8s.", "k8s_tracing.service.", 1): value
+        for key, value in found.endpoint.items()
     }
 
 

@@ -8,6 +8,7 @@ import logging
 import os
 import select
 import threading
+import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
@@ -16,9 +17,10 @@ from typing import TYPE_CHECKING
 
 from k8s_tracing.closing import Closing
 from k8s_tracing.dataplane import figures
-from k8s_tracing.dataplane.flows import Conntrack, Join, kernel_stamps, switch_on
+from k8s_tracing.dataplane.flows import Conntrack, ConntrackStats, Join
 from k8s_tracing.dataplane.ingress.receiver import IngressReceiver
 from k8s_tracing.dataplane.names import Names
+from k8s_tracing.dataplane.netfilter import Questions, kernel_stamps, switch_on
 from k8s_tracing.dataplane.request import Request
 from k8s_tracing.dataplane.scheduler import Scheduler
 from k8s_tracing.otlp import to_request
@@ -73,6 +75,7 @@ class DataPlane(Closing):
         self._ingress: IngressReceiver | None = None
         self._conntrack: Conntrack | None = None
         self._join: Join | None = None
+        self._questions: Questions | None = None
         self._otlp: OtlpIntake | None = None
         self._scheduler = scheduler
         with ExitStack() as stack:
@@ -93,6 +96,7 @@ class DataPlane(Closing):
             if names is not None:
                 self._conntrack = stack.enter_context(Conntrack())
                 self._join = stack.enter_context(Join(names))
+                self._questions = stack.enter_context(Questions())
             self._stack = stack.pop_all()
 
     @property
@@ -161,8 +165,10 @@ class DataPlane(Closing):
             with self._lock:
                 self._conntrack.drain()
                 flows = self._conntrack.take()
+                heard = self._conntrack.stats
             if flows:
                 self._join.add(flows)
+            self._look(heard)
         yield from waiting
         if self._join is not None:
             body, spans = self._join.flush()
@@ -174,9 +180,16 @@ class DataPlane(Closing):
         if self._otlp is not None:
             self._otlp.published()
 
-    def pass_on(self, body: bytes) -> tuple[bytes, int]:
-        """Add to a request what is known of the connections that its spans used; and how many spans that adds."""
-        return (body, 0) if self._join is None else self._join.pass_on(body)
+    def pass_on(self, body: bytes, *, is_local: bool) -> tuple[bytes, int]:
+        """Add to a request what is known of the connections that its spans used; and how many spans that adds.
+
+        Args:
+            body: The request.
+            is_local: Its spans are of this node's processes, whose connections this node's conntrack knows.
+        """
+        if self._join is None:
+            return body, 0
+        return self._join.pass_on(body, time.time_ns() if is_local else 0)
 
     def figures(self) -> Iterable[figures.Figure]:
         """What was counted."""
@@ -195,6 +208,14 @@ class DataPlane(Closing):
         """Look no longer, and let go of everything."""
         self.stop()
         self._stack.close()
+
+    def _look(self, heard: ConntrackStats) -> None:
+        """How far is conntrack's word to be trusted now?"""
+        assert self._join is not None
+        assert self._questions is not None
+        terms = self._questions.terms(heard)
+        if terms is not None:
+            self._join.ask(self._questions.fileno(), terms.kept_ns, is_stamped=terms.is_stamped)
 
     def _take(self, spans: Sequence[SpanRecord]) -> None:
         request = Request(to_request(spans), len(spans))

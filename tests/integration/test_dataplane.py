@@ -38,6 +38,17 @@ CLIENT = str(Path(__file__).parent / "apps/service_client.py")
 LOG_TO = "10.244.0.1:5514"
 OTLP_TO = "10.244.0.1:4318"
 PATIENCE_S = 90.0
+
+#: Both endpoints are up, then whoever connects to the Service does.
+ASK_ONCE_IT_ANSWERS = " && ".join(
+    [
+        *(
+            f"curl -s --retry 90 --retry-delay 1 --retry-connrefused http://{each}:{TARGET_PORT}/ > /dev/null"
+            for each in ENDPOINTS
+        ),
+        'exec "$1" "$2" "$0" 3 older',
+    ]
+)
 MS = 1_000_000
 
 
@@ -49,7 +60,7 @@ class Node:
         net: ServiceNet,
         folder: Path,
         stack: ExitStack,
-        endpoints_env: dict[str, str],
+        endpoints_env: dict[str, str] | None,  # None: others have started them
         kinds: tuple[str, ...] = ("haproxy", "nginx", "envoy"),
     ) -> None:
         self.net = net
@@ -73,11 +84,8 @@ class Node:
         assert self.agent.poll() is None, (folder / "agent.log").read_text()
         env |= json.loads(ready.read_text())["environment"]
         self.env = env
-        for pod, address in zip(("one", "two"), ENDPOINTS, strict=True):
-            serve = [sys.executable, APP, f"web-{pod}", address, str(TARGET_PORT)]
-            stack.enter_context(
-                service_net.processes([net.command(pod, *serve)], env={**env, **endpoints_env})
-            )
+        if endpoints_env is not None:
+            stack.enter_context(service_net.processes(_serving(net), env={**env, **endpoints_env}))
         for address in ENDPOINTS:
             wait_for(
                 f"{address} listens", lambda a=address: self.listens(a, TARGET_PORT), PATIENCE_S
@@ -241,7 +249,9 @@ def test_a_callee_that_is_not_traced_is_joined_by_its_caller_alone(node: Node) -
     ]
 
 
-def test_an_endpoint_that_a_socket_was_sent_to_is_told_and_that_nobody_saw_it_chosen() -> None:
+def test_what_a_socket_was_sent_to_is_told_as_far_as_it_shows_and_that_nobody_saw_it_chosen() -> (
+    None
+):
     with (
         tempfile.TemporaryDirectory(prefix="k8st-") as name,
         service_net.service_net() as net,
@@ -270,9 +280,10 @@ def test_an_endpoint_that_a_socket_was_sent_to_is_told_and_that_nobody_saw_it_ch
         ask("web.default.svc.cluster.local", "kube-proxy")
         wait_for(
             "the requests are counted",
-            lambda: node.metrics()["service_unobserved_total"] == 6,
+            lambda: node.metrics()["service_unobserved_total"] == 9,
             PATIENCE_S,
         )
+        assert node.metrics()["service_questions_total"] == 1
         spans = node.sent()
     [of_kube_proxy] = [span for span in spans if span.scope_name == "k8s_tracing.service"]
     by_path: dict[str, list[SpanRecord]] = {}
@@ -294,11 +305,72 @@ def test_an_endpoint_that_a_socket_was_sent_to_is_told_and_that_nobody_saw_it_ch
         assert span.attributes["network.peer.port"] == endpoint[1]
         assert span.links == ()
     for span in by_path["hidden"]:
-        assert _of_service(span) == {}
+        assert _of_service(span) == {
+            "k8s_tracing.service.name": "default/web:http",
+            "k8s_tracing.service.decision": "not observed",
+        }
         assert span.attributes["network.peer.address"] == VIRTUAL_IP
+        assert span.links == ()
     for span in by_path["kube-proxy"]:
         assert _of_service(span) == {"k8s_tracing.service.name": "default/web:http"}
     assert of_kube_proxy.parent_span_id in {span.span_id for span in by_path["kube-proxy"]}
+
+
+def test_a_connection_that_is_older_than_the_agent_was_seen_by_the_kernel_all_the_same() -> None:
+    with (
+        tempfile.TemporaryDirectory(prefix="k8st-") as name,
+        service_net.service_net() as net,
+        ExitStack() as stack,
+    ):
+        folder = Path(name)
+        folder.chmod(0o711)
+        env = {name: value for name, value in os.environ.items() if not name.startswith("OTEL_")}
+        stack.enter_context(
+            service_net.processes(_serving(net), env={**env, "OTEL_SDK_DISABLED": "true"})
+        )
+        url = f"http://{VIRTUAL_IP}:{PORT}/"
+        client = stack.enter_context(
+            subprocess.Popen(
+                net.command("client", "sh", "-c", ASK_ONCE_IT_ANSWERS, url, sys.executable, CLIENT),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                env=env,
+            )
+        )
+        assert client.stdout is not None
+        assert client.stdout.readline() == b"open\n"
+        node = Node(net, folder, stack, None, kinds=())
+        client.communicate(json.dumps(node.env).encode() + b"\n", timeout=PATIENCE_S)
+        assert client.returncode == 0
+        wait_for(
+            "the requests are counted",
+            lambda: node.metrics()["service_untold_total"] == 3,
+            PATIENCE_S,
+        )
+        counted = node.metrics()
+        spans = node.sent()
+    assert counted["service_unobserved_total"] == counted["service_unanswered_total"] == 0
+    assert counted["service_questions_total"] == 1
+    assert len(spans) == 3  # and none of the Service, whose decision had been before
+    [pod] = {str(span.attributes["k8s_tracing.service.pod.name"]) for span in spans}
+    assert pod in ("one", "two")
+    for span in spans:
+        assert span.kind == "CLIENT"
+        assert span.attributes["network.peer.address"] == VIRTUAL_IP
+        assert span.links == ()
+        assert _of_service(span) == {
+            "k8s_tracing.service.name": "default/web:http",
+            "k8s_tracing.service.pod.name": pod,
+            "k8s_tracing.service.node.name": "node-1",
+        }
+
+
+def _serving(net: ServiceNet) -> list[list[str]]:
+    """Commands of the Service's endpoints."""
+    return [
+        net.command(pod, sys.executable, APP, f"web-{pod}", address, str(TARGET_PORT))
+        for pod, address in zip(("one", "two"), ENDPOINTS, strict=True)
+    ]
 
 
 def _of_service(span: SpanRecord) -> dict[str, Any]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import socket
+import struct
 import sys
 import time
 from collections.abc import Iterator
@@ -13,8 +15,9 @@ from typing import Any
 
 import pytest
 
-from k8s_tracing.dataplane.flows import Conntrack, Join, switch_on
+from k8s_tracing.dataplane.flows import Conntrack, ConntrackStats, Join
 from k8s_tracing.dataplane.names import StaticNames
+from k8s_tracing.dataplane.netfilter import Questions, switch_on
 from k8s_tracing.libraries import load
 from k8s_tracing.otlp import parse_request, to_request
 from k8s_tracing.record import SpanRecord
@@ -211,6 +214,103 @@ def joined(block: bytes, asked: list[Any]) -> list[SpanRecord]:
             out += parse_request(body)
         assert (join.stats.ambiguous, join.stats.unverified) == (0, 0)
     return out
+
+
+@pytest.mark.parametrize("place", ["client", "one", "node"])
+def test_conntrack_is_asked_for_a_connection_that_nobody_listened_to(
+    net: ServiceNet, served: None, place: str
+) -> None:
+    """Of a pod, of one that may be sent to itself, of a process on the node: each knows its own address."""
+
+    def opened() -> socket.socket:
+        return socket.create_connection((VIRTUAL_IP, PORT), timeout=5)
+
+    assert net.inside("node", switch_on) == []
+    net.run("node", "ip", "route", "replace", f"{VIRTUAL_IP}/32", "dev", "br0")  # as any node has
+    with (
+        net.inside("node", Questions) as questions,
+        Join(StaticNames(NAMES)) as join,
+        ExitStack() as stack,
+    ):
+        join.pass_on(b"")
+        join.ask(questions.fileno(), 5 * 10**9, is_stamped=True)
+        for _ in range(8):
+            connection = stack.enter_context(net.inside(place, opened))
+            connection.sendall(b"?\n")
+            said = json.loads(connection.makefile().readline())
+            pod = {ENDPOINTS[0]: "one", ENDPOINTS[1]: "two"}[said["own"][0]]
+            local = connection.getsockname()
+            assert _said_of(join, local) == {
+                "k8s_tracing.service.name": "default/web:http",
+                "k8s_tracing.service.pod.name": pod,
+                "k8s_tracing.service.node.name": "node-1",
+            }
+            connection.close()
+            # From a port that is not its own there is no connection.
+            assert _said_of(join, (local[0], 1)) == {
+                "k8s_tracing.service.name": "default/web:http",
+                "k8s_tracing.service.decision": "not observed",
+            }
+        assert (join.stats.questions, join.stats.untold, join.stats.unobserved) == (9, 8, 8)
+
+
+def test_a_connection_that_was_closed_is_known_for_longer_than_it_is_asked_for(
+    net: ServiceNet, served: None
+) -> None:
+    def opened() -> socket.socket:
+        return socket.create_connection((VIRTUAL_IP, PORT), timeout=5)
+
+    net.sysctl("net/netfilter/nf_conntrack_tcp_timeout_close", 2)
+    with net.inside("node", Questions) as questions, Join(StaticNames(NAMES)) as join:
+        join.pass_on(b"")
+        terms = net.inside("node", lambda: questions.terms(ConntrackStats(*[0] * 8)))
+        assert terms is not None
+        ended = []
+        for reset in (False, True):
+            connection = net.inside("client", opened)
+            local = connection.getsockname()
+            if reset:
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            connection.close()
+            ended.append((time.monotonic(), local))
+        closed_s, _ = ended[-1]
+        assert terms.kept_ns == 10**9
+        time.sleep(max(0, closed_s + terms.kept_ns / 1e9 - time.monotonic()))
+        join.ask(questions.fileno(), terms.kept_ns, is_stamped=terms.is_stamped)
+        for _, local in ended:
+            assert "k8s_tracing.service.pod.name" in _said_of(join, local)
+
+
+def test_of_ipv6_it_is_asked_as_well(net: ServiceNet) -> None:
+    six = StaticNames([NAMES[0] | {"addresses": ["fd00:96::10"]}])
+    with net.inside("node", Questions) as questions, Join(six) as join:
+        join.pass_on(b"")
+        join.ask(questions.fileno(), 5 * 10**9, is_stamped=True)
+        assert _said_of(join, ("fd00::1", 40000), "fd00:96::10") == {
+            "k8s_tracing.service.name": "default/web:http",
+            "k8s_tracing.service.decision": "not observed",
+        }
+
+
+def _said_of(join: Join, local: tuple[str, int], peer: str = VIRTUAL_IP) -> dict[str, Any]:
+    """What is said of a request that used that socket a moment ago."""
+    now_ns = time.time_ns()
+    span = SpanRecord(
+        trace_id=TRACE,
+        span_id=f"{1:016x}",
+        name="ask",
+        kind="CLIENT",
+        start_time_ns=now_ns - 2000,
+        end_time_ns=now_ns - 1000,
+        attributes={
+            "network.local.address": local[0],
+            "network.local.port": local[1],
+            "network.peer.address": peer,
+            "network.peer.port": PORT,
+        },
+    )
+    [out] = parse_request(join.pass_on(to_request([span]), now_ns)[0])
+    return {key: value for key, value in out.attributes.items() if key not in span.attributes}
 
 
 def _kernel_stamps() -> bool:

@@ -72,13 +72,13 @@ class Watching:
     def collect(self) -> list[Any]:
         return []
 
-    def pass_on(self, body: bytes) -> tuple[bytes, int]:
+    def pass_on(self, body: bytes, *, is_local: bool) -> tuple[bytes, int]:
         return body, 0
 
     def figures(self) -> Iterator[figures.Figure]:
         yield from figures.of_ingress(Counts(), 0)
         yield from figures.of_otlp(0, {400: 1})
-        yield from figures.of_services(ConntrackStats(*[0] * 7), JoinStats(*[0] * 10))
+        yield from figures.of_services(ConntrackStats(*[0] * 8), JoinStats(*[0] * 13))
 
 
 @pytest.fixture

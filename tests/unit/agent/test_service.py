@@ -86,6 +86,7 @@ class Others:
 
     def __init__(self) -> None:
         self.came: list[bytes] = []
+        self.passed: list[tuple[bytes, bool]] = []
         self.in_hand: list[bytes] = []
         self.acknowledged: list[bytes] = []
         self._awake = os.eventfd(0)
@@ -114,7 +115,8 @@ class Others:
         self.acknowledged += self.in_hand
         self.in_hand = []
 
-    def pass_on(self, body: bytes) -> tuple[bytes, int]:
+    def pass_on(self, body: bytes, *, is_local: bool) -> tuple[bytes, int]:
+        self.passed.append((body, is_local))
         return body, 0
 
     def figures(self) -> list[Any]:
@@ -411,6 +413,18 @@ def test_what_others_send_is_acknowledged_once_the_next_agent_would_send_it(
     world = make_world()
     assert world.drain(finish=False)
     assert world.receivers[0].got == ["o"]
+
+
+def test_the_data_plane_knows_whose_processes_spans_are_of(make_world: Any) -> None:
+    world = make_world()
+    world.chunk("1")
+    world.others.send(b"o")
+    world.run_until("all", lambda: {"1a", "o"} <= set(world.receivers[0].got))
+    assert world.drain(finish=True)
+    assert dict(world.others.passed) == {
+        b"o": False,
+        **dict.fromkeys((b"1a", b"1b", b"open"), True),
+    }
 
 
 def test_what_others_send_does_not_wait_for_all_chunks(make_world: Any) -> None:

@@ -48,6 +48,7 @@ def message(
     identity: int = 7,
     status: int = DST_NAT,
     time_ns: int | None = None,
+    zone: int = 0,
     protocol: int = 6,
     client: tuple[str, int] = ("10.0.0.1", 40000),
     virtual: tuple[str, int] = ("10.96.0.10", 80),
@@ -60,6 +61,8 @@ def message(
         content += attribute(4, attribute(1, attribute(1, bytes([state]))))
     if time_ns is not None:
         content += attribute(27, struct.pack(">Q", time_ns))
+    if zone:
+        content += attribute(18, struct.pack(">H", zone))
     kind = 1 << 8 | (2 if destroyed else 0)
     return struct.pack("=IHHII", 20 + len(content), kind, flags, 0, 0) + b"\2\0\0\0" + content
 
@@ -144,6 +147,11 @@ def test_what_is_no_translated_tcp_connection_is_not_told(
 def test_what_began_before_we_listened_is_counted(conntrack: Conntrack) -> None:
     conntrack.feed(message(ESTABLISHED), T0)
     assert (told(conntrack), conntrack.stats.incomplete) == ([], 1)
+
+
+def test_connections_in_zones_are_counted(conntrack: Conntrack) -> None:
+    conntrack.feed(message(SYN_SENT, flags=NEW) + message(SYN_SENT, flags=NEW, zone=65520), T0)
+    assert conntrack.stats.in_zones == 1
 
 
 def test_ipv6(conntrack: Conntrack) -> None:
