@@ -286,7 +286,11 @@ def _ports(content: dict[str, Any]) -> _Ports:
     addresses = spec.get("clusterIPs") or [spec.get("clusterIP") or "None"]
     return _Ports(
         tuple(address for address in addresses if address != "None"),
-        {port.get("name") or "": int(port["port"]) for port in spec.get("ports") or ()},
+        {
+            port.get("name") or "": int(port["port"])
+            for port in spec.get("ports") or ()
+            if port.get("protocol", "TCP") == "TCP"  # a Service of DNS has the same port twice
+        },
     )
 
 

@@ -170,6 +170,18 @@ def test_what_is_listed_and_what_changes(api: Api, names: ClusterNames) -> None:
     assert api.lists == {"services": 1, "endpointslices": 1}
 
 
+def test_a_port_of_udp_is_not_taken_for_that_of_tcp(api: Api, names: ClusterNames) -> None:
+    dns = service("dns", "10.96.0.10")
+    dns["spec"]["ports"] = [
+        {"name": "dns-tcp", "port": 53, "protocol": "TCP"},
+        {"name": "dns", "port": 53, "protocol": "UDP"},
+    ]
+    with names:
+        api.send("services", "ADDED", dns)
+        wait_for("it", lambda: said(names, "10.96.0.10", 53))
+    assert said(names, "10.96.0.10", 53) == ("service default/dns:dns-tcp", 0)
+
+
 def test_a_watch_that_ends_goes_on_where_it_was(api: Api, names: ClusterNames) -> None:
     with names:
         api.send("services", "ADDED", service("web", "10.96.0.1", version=33))
