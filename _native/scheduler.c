@@ -353,8 +353,9 @@ static int learn_timers(struct scheduler *scheduler)
 	while (gone < scheduler->firing_count && scheduler->firings[gone].time_ns < needed_ns)
 		gone++;
 	scheduler->firing_count -= gone;
-	memmove(scheduler->firings, scheduler->firings + gone,
-		scheduler->firing_count * sizeof(*scheduler->firings));
+	if (gone)
+		memmove(scheduler->firings, scheduler->firings + gone,
+			scheduler->firing_count * sizeof(*scheduler->firings));
 	return 0;
 }
 

@@ -101,7 +101,8 @@ size_t history_forget(struct history *history, int64_t before_ns)
 	if (gone < history->count / 2 && gone < 1024)
 		return 0;
 	history->count -= gone;
-	memmove(history->points, history->points + gone, history->count * sizeof(*first));
+	if (gone)
+		memmove(history->points, history->points + gone, history->count * sizeof(*first));
 	if (history->capacity > 64 && history->count < history->capacity / 8) {
 		size_t capacity = history->capacity / 4;
 		struct point *points = realloc(history->points, capacity * sizeof(*points));

@@ -21,7 +21,7 @@ COMPILE = (
 
 @pytest.fixture(scope="module")
 def sanitized(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the package, whose `_core` was compiled with ASan and UBSan."""
+    """A folder with the package, whose C was compiled with ASan and UBSan."""
     folder = tmp_path_factory.mktemp("sanitized")
     package = folder / "k8s_tracing"
     package.mkdir()
@@ -31,19 +31,26 @@ def sanitized(tmp_path_factory: pytest.TempPathFactory) -> Path:
     cmake = (ROOT / "_native" / "CMakeLists.txt").read_text()
     found = re.search(r"add_library\(_core MODULE WITH_SOABI ([^)]*)\)", cmake)
     assert found
-    relay = re.search(r"add_library\(k8s_tracing_relay SHARED ([^)]*)\)", cmake)
-    assert relay
+    libraries = dict(
+        re.findall(r"add_library\(k8s_tracing_(relay|dataplane) SHARED ([^)]*)\)", cmake)
+    )
     extension = sysconfig.get_config_var("EXT_SUFFIX")
     include = f"-I{sysconfig.get_path('include')}"
     compilers = [
         subprocess.Popen([*COMPILE, *options, *sources, "-o", package / name], cwd=ROOT / "_native")
         for name, options, sources in (
             (f"_core{extension}", ["-std=c11", include], found[1].split()),
-            ("libk8s_tracing_relay.so", ["-std=gnu11", "-D_GNU_SOURCE"], relay[1].split()),
+            (
+                "libk8s_tracing_relay.so",
+                ["-std=gnu11", "-D_GNU_SOURCE"],
+                libraries["relay"].split(),
+            ),
+            ("libk8s_tracing_dataplane.so", ["-std=gnu11"], libraries["dataplane"].split()),
         )
     ]
-    assert [compiler.wait() for compiler in compilers] == [0, 0]
-    (package / "relay.cdef.txt").symlink_to(ROOT / "_native/relay.cdef.txt")
+    assert [compiler.wait() for compiler in compilers] == [0, 0, 0]
+    for name in libraries:
+        (package / f"{name}.cdef.txt").symlink_to(ROOT / f"_native/{name}.cdef.txt")
     return folder
 
 
@@ -65,9 +72,16 @@ RELAY = (
     "tests/property/test_relay_cpu.py",
     "tests/property/test_relay_pairing.py",
 )
+DATAPLANE = (
+    "tests/unit/dataplane/test_asked.py",
+    "tests/unit/dataplane/test_conntrack.py",
+    "tests/unit/dataplane/test_join.py",
+    "tests/unit/dataplane/test_scheduler.py",
+    "tests/unit/dataplane/test_unobserved.py",
+)
 
 
-@pytest.mark.parametrize("suites", [CORE, RELAY], ids=["core", "relay"])
+@pytest.mark.parametrize("suites", [CORE, RELAY, DATAPLANE], ids=["core", "relay", "dataplane"])
 def test_the_suites_pass_under_address_and_undefined_behaviour_sanitizers(
     sanitized: Path, suites: tuple[str, ...]
 ) -> None:
@@ -84,7 +98,7 @@ def test_the_suites_pass_under_address_and_undefined_behaviour_sanitizers(
         "import k8s_tracing._core as core\n"
         "assert core.__file__.startswith(sys.argv[1]), core.__file__\n"
         "import hypothesis\n"
-        "hypothesis.settings.register_profile('few', max_examples=20)\n"
+        "hypothesis.settings.register_profile('few', max_examples=20, deadline=None)\n"
         "hypothesis.settings.load_profile('few')\n"
         "import pytest; sys.exit(pytest.main(sys.argv[2:]))\n"
     )
@@ -95,7 +109,8 @@ def test_the_suites_pass_under_address_and_undefined_behaviour_sanitizers(
         [
             *(sys.executable, "-c", script, str(sanitized), *suites),
             *("-q", "-p", "no:cacheprovider", "-p", "no:faulthandler", "-p", "pytest_timeout"),
-            *("-k", chosen, "-W", rewrite),
+            # a sanitizer ends the process, and what pytest had caught of file descriptor 2 with it
+            *("-k", chosen, "-W", rewrite, "--capture=sys"),
         ],
         cwd=ROOT,
         env={
