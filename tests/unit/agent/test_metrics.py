@@ -23,6 +23,7 @@ from k8s_tracing.agent.supervisor import SessionStatus
 from k8s_tracing.dataplane import figures
 from k8s_tracing.dataplane.flows import ConntrackStats, JoinStats
 from k8s_tracing.dataplane.ingress.receiver import Counts
+from k8s_tracing.dataplane.scheduler import SchedulerStats
 from tests.support.ctf import write_trace
 from tests.support.spans import announced, end, start
 
@@ -78,6 +79,7 @@ class Watching:
     def figures(self) -> Iterator[figures.Figure]:
         yield from figures.of_ingress(Counts(), 0)
         yield from figures.of_otlp(0, {400: 1})
+        yield from figures.of_scheduler(SchedulerStats(*[0] * 9))
         yield from figures.of_services(ConntrackStats(*[0] * 8), JoinStats(*[0] * 13))
 
 
