@@ -61,6 +61,8 @@ struct scheduler *scheduler_new(const char *proc, uint64_t max_points)
 	scheduler->proc = strdup(proc);
 	scheduler->cpu_count = sysconf(_SC_NPROCESSORS_CONF);
 	scheduler->slice_ns = read_slice(proc);
+	if (scheduler->proc)
+		scheduler->pid_ns = threads_namespace(scheduler, "self");
 	scheduler->max_points = max_points;
 	scheduler->remember_ns = REMEMBER_NS;
 	trace_init(&scheduler->trace);
@@ -295,7 +297,8 @@ static int forget_states(struct scheduler *scheduler, int64_t time_ns)
 {
 	for (struct process *process = scheduler->processes; process; process = process->next) {
 		for (struct thread *thread = process->threads; thread; thread = thread->next) {
-			if (change(scheduler, thread, time_ns, STATE_UNKNOWN) < 0)
+			if (!thread->ended && state_of(thread) != STATE_UNKNOWN &&
+			    change(scheduler, thread, time_ns, STATE_UNKNOWN) < 0)
 				return -1;
 		}
 	}

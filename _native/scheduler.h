@@ -43,6 +43,7 @@ struct thread {
 struct scheduler {
 	pthread_mutex_t lock;
 	char *proc;
+	uint64_t pid_ns; /* our own, whose numbers the kernel's events have */
 	struct trace trace;
 	size_t cpu_count;
 	int64_t slice_ns; /* of a quota, that a CPU takes at a time */
@@ -65,6 +66,9 @@ struct scheduler {
 };
 
 /* scheduler_follow.c: the threads and processes there are; returns are as of scheduler_follow. */
+/* The inode number of a process's PID namespace; 0: it is gone. `pid` is its folder's name in proc.
+ */
+uint64_t threads_namespace(const struct scheduler *scheduler, const char *pid);
 struct thread *threads_get(const struct scheduler *scheduler, int32_t tid);
 int threads_follow(struct scheduler *scheduler, int32_t pid, const char *cpu_stat);
 int threads_fork(struct scheduler *scheduler, const struct scheduler_event *event);

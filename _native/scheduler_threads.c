@@ -64,12 +64,12 @@ static int32_t innermost_id(const struct scheduler *scheduler, int32_t pid, int3
 	return id;
 }
 
-static uint64_t pid_namespace(const struct scheduler *scheduler, int32_t pid)
+uint64_t threads_namespace(const struct scheduler *scheduler, const char *pid)
 {
 	struct stat status;
 	char path[512];
 
-	snprintf(path, sizeof(path), "%s/%d/ns/pid", scheduler->proc, pid);
+	snprintf(path, sizeof(path), "%s/%s/ns/pid", scheduler->proc, pid);
 	return stat(path, &status) ? 0 : status.st_ino;
 }
 
@@ -120,8 +120,10 @@ static void free_container(struct scheduler *scheduler, struct container *contai
 
 static int add_thread(struct scheduler *scheduler, struct process *process, int32_t tid)
 {
-	int32_t vtid =
-		process->pid == process->vpid ? tid : innermost_id(scheduler, process->pid, tid);
+	/* where the numbers are the same, a thread that is gone by now is known, too */
+	int32_t vtid = process->pid_ns == scheduler->pid_ns
+			       ? tid
+			       : innermost_id(scheduler, process->pid, tid);
 	struct thread *thread;
 
 	if (!vtid || scheduler->stats.threads >= THREADS_MAX) {
@@ -188,14 +190,16 @@ static struct process *add_process(struct scheduler *scheduler, int32_t pid,
 				   struct container *container)
 {
 	struct process *process = calloc(1, sizeof(*process));
+	char name[16];
 
 	if (!process)
 		return NULL;
+	snprintf(name, sizeof(name), "%d", pid);
 	*process = (struct process){
 		.next = scheduler->processes,
 		.pid = pid,
 		.vpid = innermost_id(scheduler, pid, pid),
-		.pid_ns = pid_namespace(scheduler, pid),
+		.pid_ns = threads_namespace(scheduler, name),
 		.serial = ++scheduler->serial,
 		.container = container,
 	};

@@ -190,7 +190,9 @@ static int make_instance(struct trace *trace, size_t which, const char *kind, ui
 
 	snprintf(name, sizeof(trace->names[which]), PREFIX "%d-%s", getpid(), kind);
 	snprintf(size, sizeof(size), "%llu", (unsigned long long)(bytes / 1024));
-	if (mkdirat(trace->tracefs, name, 0700) < 0 && errno != EEXIST) {
+	/* of one that had this process's number, or of this process */
+	unlinkat(trace->tracefs, name, AT_REMOVEDIR);
+	if (mkdirat(trace->tracefs, name, 0700) < 0) {
 		*name = '\0';
 		return -1;
 	}
@@ -257,6 +259,7 @@ static int open_rings(struct trace *trace)
 			continue;
 		*ring = (struct trace_ring){.cpu = i % cpus, .page = malloc(page)};
 		ring->fd = openat(trace->tracefs, path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+		ring->at = ring->end = ring->page;
 		trace->count++;
 		if (!ring->page || ring->fd < 0)
 			return -1;

@@ -409,6 +409,26 @@ def test_a_timer_that_becomes_another_ones_is_noticed(quota: Quota) -> None:
     assert times[2] == -1 / MS
 
 
+def test_a_refill_that_was_not_heard_leaves_a_doubt(quota: Quota) -> None:
+    quota.learn()
+    start = quota.ms()
+    quota.switch(start, STRANGER, PID)
+    quota.switch(start + 1, PID, IDLE, runnable=1)
+    time.sleep(0.002)
+    quota.periods += 1
+    quota.throttled += 1
+    quota.write()  # and its timer was lost
+    for _ in range(3):
+        time.sleep(0.002)
+        quota.now(quota.ms())
+    again = quota.ms()
+    quota.switch(again, IDLE, PID)
+    quota.now(again + 1)
+    times = quota.times(start, again + 1)
+    assert times is not None
+    assert times[2] == -1 / MS
+
+
 # ---- a model ------------------------------------------------------------------------------------
 
 STEPS = st.lists(
