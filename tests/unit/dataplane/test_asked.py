@@ -290,16 +290,27 @@ def test_an_endpoint_of_another_service_is_not_named() -> None:
     asked.close()
 
 
-def test_a_service_that_has_left_is_not_asked_for(asked: Asked) -> None:
+def test_each_of_many_connections_gets_its_own_answer(asked: Asked) -> None:
+    for port in range(1, 2000):
+        answer, said = (KNOWN, NAMED) if port % 2 else (NONE, NOT_OBSERVED)
+        asked.says(answer)
+        assert asked.passed(client(port=port)) == said
+        assert struct.pack(">H", port) in asked.question()
+    assert asked.join.stats.questions == 1999
+
+
+def test_a_service_that_has_left_is_not_asked_for() -> None:
+    asked = Asked(WEB, WEB | {"name": "api", "addresses": ["10.96.0.11"]})
     asked.says(NONE)
     assert asked.passed(client()) == NOT_OBSERVED
     asked.names.backends.put("shop", "web")
     assert asked.passed(client()) == {}
     assert asked.join.stats.unanswered == 0
+    asked.close()
 
 
 def test_a_service_is_asked_for_until_its_last_endpoint_has_left() -> None:
-    asked = Asked(WEB | {"addresses": [VIP]})
+    asked = Asked(WEB | {"addresses": [VIP]}, WEB | {"name": "api", "addresses": ["10.96.0.11"]})
     said = describe("shop", "web", "http", 2)
     for number, endpoints in enumerate((["10.244.0.11", "10.244.0.12"], ["10.244.0.12"], [])):
         places = [(address, 8080, dict[str, Any]()) for address in endpoints]
