@@ -160,9 +160,11 @@ static int leaves_cpu(struct scheduler *scheduler, struct thread *thread,
 {
 	struct container *container = thread->process->container;
 
-	if (could_go_on(thread)) {
+	if (state_of(thread) == STATE_BLOCKED && thread->woken) {
 		history_amend(&thread->history, STATE_RUNNING);
 		thread->woken = false;
+	} else if (state_of(thread) == STATE_WAITING) {
+		history_amend(&thread->history, STATE_RUNNING);
 	} else if (state_of(thread) != STATE_RUNNING && doubt(scheduler, thread) < 0) {
 		return -1;
 	}
@@ -204,7 +206,8 @@ static int is_woken(struct scheduler *scheduler, struct thread *thread,
 {
 	enum thread_state state = state_of(thread);
 
-	if (state == STATE_RUNNING)
+	/* nobody wakes who waits: it had a CPU, which was not told, and was about to sleep */
+	if (state == STATE_RUNNING || state == STATE_WAITING)
 		thread->woken = true;
 	if (state != STATE_BLOCKED && state != STATE_UNKNOWN)
 		return 0;

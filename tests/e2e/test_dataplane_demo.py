@@ -131,12 +131,19 @@ def test_a_request_to_the_throttled_pod_says_so(shown: Shown) -> None:
     drivers = [
         span for span in everywhere if span["service"] == "driver" and kind_of(span) == "SERVER"
     ]
-    for span in drivers:
-        split = {
+    splits = [
+        {
             key.removeprefix("k8s_tracing.cpu."): value
             for key, value in span["attributes"].items()
             if key.startswith("k8s_tracing.cpu.") and key.endswith("_ns")
         }
+        for span in drivers
+    ]
+    # What the kernel recorded can have a gap: then nothing is said, and it is counted.
+    assert len(splits) - splits.count({}) >= 3
+    for span, split in zip(drivers, splits, strict=True):
+        if not split:
+            continue
         # The first may be over before the quota's timer is told from others.
         assert split.keys() | {"throttled_ns"} == PARTS
         # It may be throttled between the reading of its time and of its end.

@@ -177,6 +177,19 @@ def test_both_at_once(told: Told) -> None:
     assert told.times(1, 19) == (9 + 4 + 2, 1, 0)
 
 
+def test_a_wake_up_of_who_waits_shows_that_he_had_a_cpu_and_was_about_to_sleep(told: Told) -> None:
+    told.switch(0, STRANGER, PID)
+    told.switch(10, PID, IDLE)
+    told.waking(14, PID)  # and an idle CPU took it on at once
+    told.waking(14.999, PID)
+    told.switch(15, PID, IDLE)
+    told.switch(18, PID, IDLE)  # the same once more
+    told.waking(20, PID)
+    told.switch(20.5, STRANGER, PID)
+    told.now(30)
+    assert told.times(1, 29) == (9 + 1 + 3 + 8.5, 0.5, 0)
+
+
 def test_a_gap_that_cannot_be_is_not_told(told: Told) -> None:
     told.switch(0, STRANGER, PID)
     told.switch(10, PID, STRANGER)
