@@ -55,15 +55,13 @@ demo-dataplane: setup ## the same behind HAProxy and nginx, with Services, on a 
 # One after the other also under `make -j`: the tests need the whole machine.
 test: setup test-packages ## lint, then every test, with real LTTng, Redis and Jaeger
 	@$(MAKE) --no-print-directory lint
-	@PYTHON=$(BIN)/python tools/build-jaeger >/dev/null
-	@$(BIN)/python -m pytest -ra $(ARGS)
+	@PYTHON=$(BIN)/python tools/run-tests $(ARGS)
 
 unit: setup ## the tests that need no service, under a minute
 	@$(BIN)/python -m pytest -ra $(UNIT) $(ARGS)
 
 integration: setup test-packages ## all other tests
-	@PYTHON=$(BIN)/python tools/build-jaeger >/dev/null
-	@$(BIN)/python -m pytest -ra $(addprefix --ignore=,$(UNIT)) $(ARGS)
+	@PYTHON=$(BIN)/python tools/run-tests $(addprefix --ignore=,$(UNIT)) $(ARGS)
 
 lint: setup ## ruff, mypy --strict, clang-format
 	@$(BIN)/ruff check .

@@ -3,16 +3,21 @@
 A program that is missing is a failure that says how to install it. Nothing is skipped for it.
 """
 
+import functools
 import importlib.util
 import os
 import shutil
 import subprocess
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from tests.support import jaeger as jaeger_support
+from tests.support import side_by_side
 from tests.support.lttng import SessionDaemon
+
+JAEGER_BUILD_TIMEOUT_S = 1500
 
 
 def pytest_report_header() -> list[str]:
@@ -25,6 +30,34 @@ def pytest_report_header() -> list[str]:
         f"jaeger: {state} ({binary})",
         f"native extension: {_native_extension()}",
     ]
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Give the first test that needs Jaeger the time to build it; and in a process of several, put tests in order."""
+    worker = getattr(config, "workerinput", None)
+    built = worker["jaeger_is_built"] if worker else _jaeger_is_built()
+    waiting = [] if built else [i for i in items if "jaeger" in getattr(i, "fixturenames", ())]
+    for item in waiting:
+        item.add_marker(pytest.mark.timeout(JAEGER_BUILD_TIMEOUT_S))
+    if worker:
+        side_by_side.sort(items, {item.path for item in waiting})
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Tell each process the same: all have to find the tests in one order."""
+    node.workerinput["jaeger_is_built"] = _jaeger_is_built()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """What tools/run-tests hands out at a time."""
+    return side_by_side.scheduler(config, log)
+
+
+@functools.cache
+def _jaeger_is_built() -> bool:
+    return jaeger_support.binary(build=False).exists()
 
 
 @pytest.fixture(scope="session")

@@ -15,6 +15,8 @@ from hotrod.dataplane import PODS, SERVICES
 from tests.support.hotrod import Span, kind_of, missing_parents, whole_traces
 from tests.support.jaeger import Jaeger
 
+pytestmark = pytest.mark.alone
+
 DEMO = Path(__file__).parents[2] / "examples/hotrod/demo_dataplane.py"
 MS = 1_000_000
 PARTS = {"running_ns", "run_queue_ns", "throttled_ns", "blocked_ns"}

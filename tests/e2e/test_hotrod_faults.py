@@ -25,6 +25,8 @@ from tests.support.jaeger import Jaeger
 from tests.support.postgres import postgres
 from tests.support.wait import wait_for
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.fixture(scope="module")
 def folder() -> Iterator[Path]:

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 import requests
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -22,6 +23,8 @@ from tests.support import cgroups
 from tests.support.agent import PATIENCE_S, agent
 from tests.support.folder import open_folder
 from tests.support.wait import wait_for
+
+pytestmark = pytest.mark.alone
 
 WORK = str(Path(__file__).with_name("apps") / "cpu_work.py")
 # So little that also a machine with much other work gives it more, and the quota is what ends it.

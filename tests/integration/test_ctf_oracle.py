@@ -212,6 +212,7 @@ for part in range(3):
 """
 
 
+@pytest.mark.alone
 def test_every_event_is_read_or_counted_as_lost() -> None:
     """Buffers much too small, over several chunks: what LTTng discards between two of them counts as well."""
     with SessionDaemon() as daemon:

@@ -33,6 +33,8 @@ from tests.support.service_net import (
 from tests.support.socket_lb import socket_lb
 from tests.support.wait import wait_for
 
+pytestmark = pytest.mark.alone
+
 APP = str(Path(__file__).parent / "apps/service_app.py")
 CLIENT = str(Path(__file__).parent / "apps/service_client.py")
 LOG_TO = "10.244.0.1:5514"

@@ -28,6 +28,8 @@ from tests.support.jaeger import Jaeger
 from tests.support.user_agent import AS_USER
 from tests.support.wait import wait_for
 
+pytestmark = pytest.mark.alone
+
 KILLS = 20
 
 

@@ -29,6 +29,8 @@ from tests.integration.producer import no_producer_left  # noqa: F401
 from tests.support.lttng import require
 from tests.support.wait import wait_for
 
+pytestmark = pytest.mark.alone
+
 PATIENCE_S = 60.0
 
 # As short as rotations can be: what lies in the buffers is what differs between the tests.

@@ -222,6 +222,7 @@ def test_requests_that_queue_say_so() -> None:
     assert queued[2] >= 80_000_000
 
 
+@pytest.mark.alone
 def test_no_line_is_lost_and_no_parent_wrong_under_load(ingress: Ingress) -> None:
     requests, threads = 1_000, 8
 

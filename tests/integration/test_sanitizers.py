@@ -58,11 +58,11 @@ CORE = (
     "tests/contract/test_contract.py",
     "tests/unit/native",
     "tests/unit/test_core_memory.py",
-    "tests/unit/test_cpu.py",
     "tests/unit/test_sampling.py",
     "tests/unit/test_processors.py",
     "tests/property/test_attributes.py",
 )
+CPU = ("tests/unit/test_cpu.py",)
 RELAY = (
     "tests/unit/agent/test_relay.py",
     "tests/unit/agent/test_relay_cpu.py",
@@ -81,7 +81,15 @@ DATAPLANE = (
 )
 
 
-@pytest.mark.parametrize("suites", [CORE, RELAY, DATAPLANE], ids=["core", "relay", "dataplane"])
+@pytest.mark.parametrize(
+    "suites",
+    [
+        pytest.param(CORE, id="core"),
+        pytest.param(CPU, id="cpu", marks=pytest.mark.alone),
+        pytest.param(RELAY, id="relay"),
+        pytest.param(DATAPLANE, id="dataplane"),
+    ],
+)
 def test_the_suites_pass_under_address_and_undefined_behaviour_sanitizers(
     sanitized: Path, suites: tuple[str, ...]
 ) -> None:

@@ -28,9 +28,10 @@ PARTS = ("running_ns", "run_queue_ns", "throttled_ns", "blocked_ns")
 SUMMARY = "k8s_tracing.cpu.summary"
 SHARED = "k8s_tracing.cpu.shared"
 
-pytestmark = pytest.mark.skipif(
-    os.geteuid() != 0, reason="the kernel's scheduler is for root's eyes"
-)
+pytestmark = [
+    pytest.mark.alone,
+    pytest.mark.skipif(os.geteuid() != 0, reason="the kernel's scheduler is for root's eyes"),
+]
 
 
 def split(span: SpanRecord) -> dict[str, int]:

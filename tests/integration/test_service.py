@@ -25,6 +25,8 @@ from tests.support import service_net
 from tests.support.service_net import ENDPOINTS, NAMES, PORT, TARGET_PORT, VIRTUAL_IP, ServiceNet
 from tests.support.wait import wait_for
 
+pytestmark = pytest.mark.alone
+
 PEER = str(Path(__file__).with_name("service_peer.py"))
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 

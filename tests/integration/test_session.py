@@ -55,6 +55,7 @@ def shared_memory() -> set[str]:
     return {name for name in names if not name.startswith("lttng-ust-wait-")}
 
 
+@pytest.mark.alone
 def test_a_daemon_leaves_nothing_behind(folder: Path) -> None:
     before = shared_memory()
     with PrivateDaemon(folder / "new") as daemon:

@@ -20,6 +20,8 @@ from opentelemetry.trace.span import TraceState
 
 from k8s_tracing import _core, native
 
+pytestmark = pytest.mark.alone
+
 ROOT = Path(__file__).parents[2]
 LINK = SpanContext(1, 2, True, trace.TraceFlags(1), TraceState([("a", "b")]))
 

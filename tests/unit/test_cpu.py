@@ -26,6 +26,8 @@ from k8s_tracing.sampling import Sampling
 from k8s_tracing.settings import Limits
 from k8s_tracing.testing import using
 
+pytestmark = pytest.mark.alone
+
 PARTS = ("running_ns", "run_queue_ns", "throttled_ns", "blocked_ns")
 MS = 1_000_000
 SHARED = "k8s_tracing.cpu.shared"

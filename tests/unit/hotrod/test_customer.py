@@ -56,6 +56,7 @@ def test_a_database_that_is_there_is_used_again(tmp_path: Path) -> None:
         assert [database.find(each.id) for each in CUSTOMERS] == list(CUSTOMERS)
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(("lock_queries", "rounds"), [(True, 4), (False, 1)])
 def test_the_lock_lets_one_query_run_at_a_time(
     tmp_path: Path, lock_queries: bool, rounds: int
