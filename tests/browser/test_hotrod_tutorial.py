@@ -35,6 +35,9 @@ COMMANDS = [
 DEMOS = [line for line in COMMANDS if line.startswith("make demo")]
 IMAGES = os.environ.get("HOTROD_IMAGES")
 
+# Its load fails where a request takes longer than two seconds.
+pytestmark = pytest.mark.alone
+
 
 class Demo:
     """What the demo has written to its terminal so far."""

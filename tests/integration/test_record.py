@@ -129,7 +129,8 @@ def test_signals_go_to_the_program(temp: Path, number: signal.Signals) -> None:
     )
     with process:
         assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
+        assert process.stderr is not None
+        assert process.stdout.readline() == "ready\n", process.stderr.read()
         process.send_signal(number)
         output, _ = process.communicate(timeout=PATIENCE_S)
     assert output == "got it\n"
