@@ -64,6 +64,8 @@ def recording() -> Iterator[Recording]:
     """Make everything ready to record; no process, session or file of it is left after the block."""
     folder = Path(tempfile.mkdtemp(prefix="k8s-tracing-"))
     buffers = shared_folder(folder)
+    # This one is new: what is there is left of one that was killed and had the same inode.
+    shutil.rmtree(buffers, ignore_errors=True)
     try:
         folder.chmod(0o711)  # programs of other users, and root's daemon, pass through
         with PrivateDaemon(folder / "daemon") as daemon:

@@ -106,6 +106,23 @@ def test_a_program_that_dies_in_the_middle_of_an_event(temp: Path) -> None:
     assert list(temp.iterdir()) == [file]
 
 
+def test_what_a_killed_one_left_in_shared_memory_is_not_in_the_way(
+    temp: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with tempfile.TemporaryDirectory(dir="/dev/shm", prefix="k8st-") as shared:
+        Path(shared).chmod(0o711)
+        left = Path(shared) / "k8s-tracing-fe00-1"
+        (left / "trace").mkdir(parents=True)
+        (left / "trace/channel_0").write_text("old")
+        monkeypatch.setattr("k8s_tracing.agent.recording.shared_folder", lambda folder: left)
+        with recording() as recorded, Relay() as relay:
+            assert not (left / "trace/channel_0").exists()
+            with producer.start(recorded.env, 1, 10) as process:
+                process.communicate()
+            assert sum(request.spans for request in recorded.finish(relay)) == 10
+        assert not left.exists()
+
+
 def test_nothing_is_left_in_shared_memory(temp: Path) -> None:
     with recording() as recorded, Relay() as relay:
         buffers = shared_folder(next(temp.iterdir()))
