@@ -238,7 +238,7 @@ def test_a_forked_child_measures_its_own_thread() -> None:
         if not pid:
             with k8s_tracing.span("child"):
                 burn(5)
-                delay = int(open("/proc/thread-self/schedstat").read().split()[1])
+            delay = int(open("/proc/thread-self/schedstat").read().split()[1])
             child = records()[-1]
             print(told(child), child.attributes["k8s_tracing.cpu.run_queue_ns"]
                   + child.attributes["k8s_tracing.cpu.throttled_ns"] <= delay, flush=True)
