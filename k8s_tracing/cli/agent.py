@@ -188,8 +188,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "type": shortest_ns,
         "metavar": "TIME",
         "help": "say in each span of at least that length, such as 1ms, how long its thread ran, waited for a CPU, was "
-        "throttled and was blocked, by the kernel's scheduler. Needs root (or CAP_PERFMON, CAP_SYS_ADMIN and "
-        "CAP_SYSLOG) and the node's PID namespace",
+        "throttled and was blocked, by the kernel's scheduler. Needs root with CAP_SYS_ADMIN, CAP_SYSLOG and "
+        "CAP_SYS_PTRACE, and the node's PID namespace",
     },
     "--log-level": {
         "choices": ("debug", "info", "warning", "error"),
