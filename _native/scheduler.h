@@ -65,7 +65,7 @@ struct scheduler {
 	struct scheduler_stats stats;
 };
 
-/* scheduler_follow.c: the threads and processes there are; returns are as of scheduler_follow. */
+/* scheduler_threads.c: the threads and processes there are; returns are as of scheduler_follow. */
 /* The inode number of a process's PID namespace; 0: it is gone. `pid` is its folder's name in proc.
  */
 uint64_t threads_namespace(const struct scheduler *scheduler, const char *pid);

@@ -126,7 +126,9 @@ static int find_layout(struct trace *trace)
 	    !find_tracepoint(trace, "sched/sched_process_exit", format, size, &layout->exit_id) ||
 	    !find_field(format, "pid", 4, &layout->ended, &layout->exit_size))
 		return fail(trace, "cannot find the scheduler's tracepoints",
-			    "The kernel must have them, and tracefs be readable");
+			    "It needs root with CAP_SYS_ADMIN, or tracefs at /sys/kernel/tracing, "
+			    "and a "
+			    "kernel that has them");
 	if (!find_tracepoint(trace, "timer/hrtimer_expire_entry", format, size,
 			     &layout->timer_id) ||
 	    !find_field(format, "hrtimer", 8, &layout->timer, &layout->timer_size) ||
