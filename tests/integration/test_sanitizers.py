@@ -66,6 +66,7 @@ CPU = ("tests/unit/test_cpu.py",)
 RELAY = (
     "tests/unit/agent/test_relay.py",
     "tests/unit/agent/test_relay_cpu.py",
+    "tests/unit/agent/test_relay_cpu_state.py",
     "tests/unit/agent/test_relay_losses.py",
     "tests/unit/agent/test_relay_state.py",
     "tests/unit/agent/test_relay_unfinished.py",

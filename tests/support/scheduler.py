@@ -1,14 +1,16 @@
-"""Who follows the scheduler, as the relay sees it: a C function that says what a test wants to hear."""
+"""Who follows the scheduler, as the relay sees it: a C function that says what a test wants; what spans say."""
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from k8s_tracing.agent.relay import CpuTimes
-from tests.support.ctf import Event, Style
+from k8s_tracing.agent.relay import CpuTimes, Relay, RelayStats
+from k8s_tracing.record import SpanRecord
+from tests.support.ctf import Event, Packet, Style, write_trace
+from tests.support.spans import announced, read_all
 
 #: The clock of LTTng's traces of this machine, and the contexts that the agent asks for.
 BOOT_ID = UUID(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
@@ -73,3 +75,50 @@ class FakeScheduler:
         for place, time_ns in enumerate(self.times_ns):
             answer[place] = time_ns
         return 1
+
+
+KEYS = "k8s_tracing.cpu."
+SHARED = {"shared": True}
+
+
+def chunk(path: Path, *streams: Sequence[Event | Packet], style: Style = STYLE) -> Path:
+    write_trace(path / "ust" / "uid" / "0" / "64-bit", streams, style=style)
+    return path
+
+
+def told(spans: Iterable[SpanRecord]) -> dict[int, dict[str, object]]:
+    """What each span says of its CPU time, by its number and without the keys' beginning."""
+    return {
+        int(span.span_id, 16): {
+            key.removeprefix(KEYS): value
+            for key, value in span.attributes.items()
+            if key.startswith(KEYS)
+        }
+        for span in spans
+    }
+
+
+def kinds(spans: Iterable[SpanRecord]) -> dict[int, str]:
+    """Whether each span was told, shared its thread, or says nothing of it."""
+    return {
+        number: "shared" if says == SHARED else "told" if says else "nothing"
+        for number, says in told(spans).items()
+    }
+
+
+def read(
+    folder: Path,
+    *events: Event,
+    scheduler: FakeScheduler | None = None,
+    style: Style = STYLE,
+    shortest_ns: int = 0,
+) -> tuple[list[SpanRecord], RelayStats]:
+    """The spans of one stream behind the announcement of thread 1's process."""
+    scheduler = scheduler or FakeScheduler()
+    recorded = [*on(1, *announced()), *events]
+    with Relay(cpu_times=scheduler.times(shortest_ns)) as relay:
+        return read_all(relay, chunk(folder, recorded, style=style)), relay.stats
+
+
+def counted(stats: RelayStats) -> tuple[int, int, int]:
+    return stats.cpu_told, stats.cpu_shared, stats.cpu_unknown

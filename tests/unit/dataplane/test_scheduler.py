@@ -298,6 +298,17 @@ class Quota(Told):
         self.now(self.ms())
         return at
 
+    def goes_on(
+        self, start_ms: float, *, after: int = IDLE
+    ) -> tuple[float, tuple[float, float, float]]:
+        """The thread gets a CPU: when, and what it did from the start to 1 ms after that."""
+        again = self.ms()
+        self.switch(again, after, PID)
+        self.now(again + 1)
+        times = self.times(start_ms, again + 1)
+        assert times is not None
+        return again, times
+
     def learn(self) -> None:
         """It goes off with another one, and without it."""
         self.period(throttled=False, others=True)
@@ -340,11 +351,7 @@ def test_a_period_that_was_not_used_up_throttled_nobody(quota: Quota) -> None:
     quota.switch(start, STRANGER, PID)
     quota.switch(start + 1, PID, STRANGER, runnable=1)
     quota.period(throttled=False)
-    again = quota.ms()
-    quota.switch(again, STRANGER, PID)
-    quota.now(again + 1)
-    times = quota.times(start, again + 1)
-    assert times is not None
+    again, times = quota.goes_on(start, after=STRANGER)
     assert times[1:] == (pytest.approx(again - start - 1, abs=0.001), 0)
 
 
@@ -360,11 +367,7 @@ def test_nobody_is_throttled_while_another_of_the_container_runs_on_his_cpu(quot
     quota.switch(stopped, SECOND, IDLE, runnable=1)
     time.sleep(0.008)
     refilled = quota.period(throttled=True)
-    again = quota.ms()
-    quota.switch(again, IDLE, PID)
-    quota.now(again + 1)
-    times = quota.times(start, again + 1)
-    assert times is not None
+    again, times = quota.goes_on(start)
     assert times[1] == pytest.approx(stopped - other + again - refilled, abs=0.001)
     assert times[2] == pytest.approx(refilled - stopped, abs=0.001)
 
@@ -376,16 +379,11 @@ def test_who_waits_behind_others_is_not_throttled_before_the_quota_is_used_up(qu
     quota.switch(start, STRANGER, PID)
     quota.switch(start + 1, PID, STRANGER, runnable=1)
     time.sleep(0.020)
-    stopped = (
-        quota.ms()
-    )  # on the other CPU it ran until then, with at most 5 ms that it had taken before
+    # on the other CPU it ran until then, with at most 5 ms that it had taken before
+    stopped = quota.ms()
     quota.switch(stopped, SECOND, IDLE, runnable=1, cpu=1)
     refilled = quota.period(throttled=True)
-    again = quota.ms()
-    quota.switch(again, STRANGER, PID)
-    quota.now(again + 1)
-    times = quota.times(start, again + 1)
-    assert times is not None
+    _, times = quota.goes_on(start, after=STRANGER)
     assert times[2] == pytest.approx(refilled - (stopped - 5), abs=0.001)
 
 
@@ -394,11 +392,7 @@ def test_as_long_as_the_timer_is_not_known_it_is_not_told_what_was_throttling(qu
     quota.switch(start, STRANGER, PID)
     quota.switch(start + 1, PID, IDLE, runnable=1)
     quota.period(throttled=True, others=True)
-    again = quota.ms()
-    quota.switch(again, IDLE, PID)
-    quota.now(again + 1)
-    times = quota.times(start, again + 1)
-    assert times is not None
+    again, times = quota.goes_on(start)
     assert times[1:] == (pytest.approx(again - start - 1, abs=0.001), -1 / MS)
     assert quota.scheduler.stats.timers_unknown == 1
 
@@ -414,11 +408,7 @@ def test_a_timer_that_becomes_another_ones_is_noticed(quota: Quota) -> None:
     quota.switch(start, STRANGER, PID)
     quota.switch(start + 1, PID, IDLE, runnable=1)
     quota.period(throttled=True, others=True)
-    again = quota.ms()
-    quota.switch(again, IDLE, PID)
-    quota.now(again + 1)
-    times = quota.times(start, again + 1)
-    assert times is not None
+    _, times = quota.goes_on(start)
     assert times[2] == -1 / MS
 
 
@@ -434,11 +424,7 @@ def test_a_refill_that_was_not_heard_leaves_a_doubt(quota: Quota) -> None:
     for _ in range(3):
         time.sleep(0.002)
         quota.now(quota.ms())
-    again = quota.ms()
-    quota.switch(again, IDLE, PID)
-    quota.now(again + 1)
-    times = quota.times(start, again + 1)
-    assert times is not None
+    _, times = quota.goes_on(start)
     assert times[2] == -1 / MS
 
 
